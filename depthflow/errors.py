@@ -1,0 +1,54 @@
+"""Every error that depthflow raises on purpose.
+
+Each is a :class:`DepthflowError` and also the built-in error that a caller would expect, so both
+``except DepthflowError`` and ``except ValueError`` work.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class DepthflowError(Exception):
+    """The parent of all of depthflow's errors."""
+
+
+class TrajectoryError(DepthflowError, ValueError):
+    """The states given are not a trajectory that the call can use."""
+
+
+class ParameterError(DepthflowError, ValueError):
+    """An argument is out of its range, or does not fit the trajectory."""
+
+
+class ModelError(DepthflowError, TypeError):
+    """The model cannot be found, loaded or understood."""
+
+
+class UnsupportedModelError(ModelError):
+    """The model was understood, and its forward pass is not a trajectory of equal states."""
+
+
+class RecordError(DepthflowError, RuntimeError):
+    """A recording could not be made or finished."""
+
+
+class StoreError(DepthflowError, RuntimeError):
+    """A store on disk is missing, foreign, newer, or of other settings."""
+
+
+class SurrogateError(DepthflowError, RuntimeError):
+    """A surrogate could not be fitted, loaded or scored."""
+
+
+def raise_faults(error: type[DepthflowError], what: str, faults: Sequence[str]) -> None:
+    """Raise ``error`` once, naming every fault found in ``what``; return if there is none."""
+    if not faults:
+        return
+    if len(faults) == 1:
+        raise error(f"{what}: {faults[0]}")
+    listed = "\n".join(f"  - {fault}" for fault in faults)
+    raise error(f"{what}: {len(faults)} faults.\n{listed}")

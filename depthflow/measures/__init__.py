@@ -1,0 +1,1 @@
+"""The questions that are answered from states alone; nothing here knows of torch."""

@@ -1,0 +1,130 @@
+"""The one door between labelled trajectories and array kernels.
+
+A measure that works sample by sample gives :func:`samplewise` a function of one plain block of states (sample, depth,
+token, feature); it comes back as a Dataset whose coords are the trajectory's, in memory or dask-backed like the input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+
+import numpy as np
+import xarray as xr
+
+from depthflow.errors import TrajectoryError
+from depthflow.schema import DIMS, check, check_consecutive, describe
+from depthflow.trajectories import Tokens, block_coords, token_indices
+
+Outputs = Mapping[str, Sequence[str]]
+"""Name of each output → its dims after ``sample``, in the order in which the kernel returns them."""
+
+
+class Where:
+    """The labels of one block of states, with which an error says where a value lies in the whole trajectory."""
+
+    def __init__(self, sample: np.ndarray, depth: np.ndarray, token: np.ndarray) -> None:
+        self.sample, self.depth, self.token = sample, depth, token
+
+    def require_directions(self, norm: np.ndarray, measure: str, *, allow_nan: bool = False) -> None:
+        """Raise unless every ``norm`` (sample, depth, token) is finite and positive, naming the first that is not.
+
+        With ``allow_nan`` states without a direction pass, and what depends on them is NaN.
+        """
+        if allow_nan:
+            return
+        bad = np.argwhere(~((norm > 0) & np.isfinite(norm)))
+        if not len(bad):
+            return
+        sample, depth, token = bad[0]
+        value = norm[sample, depth, token]
+        problem = "a zero-norm state, which has no direction" if value == 0 else f"a state of norm {value}"
+        raise TrajectoryError(
+            f"{measure} found {problem}, first at sample {self.sample[sample]}, depth {self.depth[depth]}, token "
+            f"{self.token[token]} ({len(bad)} in this part). Remove such samples or tokens, or pass allow_nan=True."
+        )
+
+
+Kernel = Callable[[np.ndarray, Where], tuple[np.ndarray, ...]]
+
+
+def prepare(
+    traj: object, measure: str, *, tokens: Tokens = None, consecutive: bool = False
+) -> tuple[xr.DataArray, list[str]]:
+    """Return the trajectory with all four dims in order, its tokens chosen, and the dims that it lacked."""
+    checked = check(traj, measure)
+    if consecutive:
+        check_consecutive(checked, measure)
+    if tokens is not None:
+        checked = checked.isel(token=token_indices(checked, tokens, measure))
+    lacking = [dim for dim in DIMS if dim not in checked.dims]
+    if "depth" not in checked.coords:
+        checked = checked.assign_coords(depth=np.arange(checked.sizes["depth"]))
+    return checked.expand_dims(lacking).transpose(*DIMS), lacking
+
+
+def as_states(block: np.ndarray) -> np.ndarray:
+    """Return states as a contiguous float32 or float64 array; half precision becomes float32, which is exact."""
+    dtype = np.float64 if block.dtype == np.float64 else np.float32
+    return np.ascontiguousarray(block, dtype=dtype)
+
+
+def samplewise(
+    traj: xr.DataArray,
+    lacking: Sequence[str],
+    kernel: Kernel,
+    outputs: Outputs,
+    *,
+    sizes: Mapping[str, int] | None = None,
+) -> xr.Dataset:
+    """Run ``kernel`` on the prepared trajectory and return its outputs, labelled.
+
+    Parameters
+    ----------
+    traj, lacking
+        As :func:`prepare` returns them.
+    kernel : callable
+        From a block (sample, depth, token, feature) and its :class:`Where` to one float64 array an output, each with
+        ``sample`` first.
+    outputs : mapping
+        Each output's name and its dims after ``sample``; ``block`` stands for depth less its first.
+    sizes : mapping
+        Sizes of output dims that are neither ``block`` nor the trajectory's.
+    """
+    core = ("depth", "token", "feature")
+    depth = traj["depth"].values
+    token = traj["token"].values if "token" in traj.coords else np.arange(traj.sizes["token"])
+    sample = traj["sample"].values if "sample" in traj.coords else np.arange(traj.sizes["sample"])
+
+    def block(states: np.ndarray, samples: np.ndarray) -> tuple[np.ndarray, ...]:
+        return kernel(as_states(states), Where(samples, depth, token))
+
+    position = xr.DataArray(sample, dims="sample")
+    if traj.chunks is not None:
+        traj = traj.chunk(dict.fromkeys(core, -1))
+        position = position.chunk(sample=traj.chunksizes["sample"])
+    plain = xr.DataArray(traj.variable)
+    names = list(outputs)
+    results = xr.apply_ufunc(
+        block,
+        plain,
+        position,
+        input_core_dims=[core, ()],
+        output_core_dims=[tuple(outputs[name]) for name in names],
+        dask="parallelized",
+        output_dtypes=[np.float64] * len(names),
+        dask_gufunc_kwargs={"output_sizes": {"block": len(depth) - 1, **(sizes or {})}},
+    )
+    arrays = results if isinstance(results, tuple) else (results,)
+    return label(xr.Dataset(dict(zip(names, arrays, strict=True))), traj, lacking)
+
+
+def label(result: xr.Dataset, traj: xr.DataArray, lacking: Sequence[str]) -> xr.Dataset:
+    """Give ``result`` the trajectory's coords, the coords of ``block``, units and long names; drop ``lacking`` dims."""
+    coords: dict[Hashable, object] = {
+        name: coord for name, coord in traj.coords.items() if set(coord.dims) <= set(result.dims) - {"feature"}
+    }
+    if "block" in result.dims:
+        coords.update(block_coords(traj))
+    result = result.assign_coords(coords)
+    result = result.isel({dim: 0 for dim in lacking if dim in result.dims}, drop=True)
+    return describe(result)

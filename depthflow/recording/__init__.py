@@ -1,0 +1,1 @@
+"""Record what a model does on its way through depth."""

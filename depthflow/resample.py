@@ -1,0 +1,199 @@
+"""Intervals by resampling samples, and null trajectories that keep the norms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from depthflow.errors import ParameterError, TrajectoryError
+from depthflow.schema import VARIABLES, check
+
+Measure = Callable[..., xr.Dataset | xr.DataArray]
+
+CONFIDENCE = 0.95
+
+
+def bootstrap(measure: Measure, traj: xr.DataArray, *, n: int = 200, seed: int = 0, **kwargs: Any) -> xr.Dataset:
+    """Return a measure's estimates with percentile intervals from resampled samples (never tokens).
+
+    The estimate of a variable that has the dim ``sample`` is its mean over samples, NaN left out; any other variable
+    (a similarity, a pooled spectrum) is its own estimate. Samples are drawn with replacement ``n`` times, the measure
+    is taken of each draw, and the interval runs from the 2.5th to the 97.5th percentile (Efron & Tibshirani 1993,
+    doi:10.1201/9780429246593).
+
+    Parameters
+    ----------
+    measure : callable
+        Takes a trajectory and ``kwargs``, returns a Dataset or DataArray; any of depthflow's measures, or your own.
+    traj : xarray.DataArray
+        Trajectory with at least two samples.
+    n : int
+        Number of resamples.
+    seed : int
+        Seed of the draws.
+    **kwargs
+        Passed to ``measure``.
+
+    Returns
+    -------
+    xarray.Dataset
+        Each numeric variable ``v`` (less the dim ``sample``) with ``v_low`` and ``v_high`` of the same dims and units.
+        Labels such as ``basin``, whose mean says nothing, are left out.
+
+    Raises
+    ------
+    TrajectoryError
+        If the trajectory has fewer than two samples.
+    ParameterError
+        If ``n`` is below 2, or a variable's size changes from one resample to another (fix it by an argument of the
+        measure, as with ``n_basins`` or ``n_phases``).
+
+    Notes
+    -----
+    Takes ``n + 1`` times the time of the measure, and the memory of one resampled trajectory.
+
+    Examples
+    --------
+    >>> import depthflow
+    >>> traj = depthflow.synthetic.spherical_sink(rate=0.5)
+    >>> interval = depthflow.bootstrap(depthflow.convergence, traj, n=50)
+    >>> bool((interval.speed_low <= interval.speed).all() and (interval.speed <= interval.speed_high).all())
+    True
+    """
+    samples = check(traj, "bootstrap").sizes.get("sample", 0)
+    if samples < 2:
+        raise TrajectoryError(f"bootstrap resamples samples and needs at least two; got {samples}.")
+    if n < 2:
+        raise ParameterError(f"bootstrap needs n of at least 2 resamples; got {n}.")
+    rng = np.random.default_rng(seed)
+    estimate = _estimates(measure(traj, **kwargs))
+    draws: dict[str, list[np.ndarray]] = {str(name): [] for name in estimate}
+    for _ in range(n):
+        chosen = traj.isel(sample=np.sort(rng.integers(samples, size=samples)))
+        resampled = _estimates(measure(chosen, **kwargs))
+        for name, values in draws.items():
+            if resampled[name].shape != estimate[name].shape:
+                raise ParameterError(
+                    f"bootstrap: {name!r} changed its shape from {estimate[name].shape} to {resampled[name].shape} in "
+                    "a resample. Fix its size by an argument of the measure, such as n_basins or n_phases."
+                )
+            values.append(resampled[name].values)
+    tail = 100 * (1 - CONFIDENCE) / 2
+    for name, values in draws.items():
+        low, high = np.percentile(np.stack(values), [tail, 100 - tail], axis=0)
+        for end, bound in (("low", low), ("high", high)):
+            estimate[f"{name}_{end}"] = estimate[name].copy(data=bound)
+            long_name = estimate[name].attrs.get("long_name", name)
+            estimate[f"{name}_{end}"].attrs["long_name"] = f"{long_name}, {end} end of the interval"
+    estimate.attrs |= {"confidence": CONFIDENCE, "resamples": n, "seed": seed}
+    return estimate
+
+
+def shuffle_depth(traj: xr.DataArray, *, seed: int = 0) -> xr.DataArray:
+    """Return the trajectory with its depths in random order: the null of every claim about order in depth.
+
+    One permutation serves all samples and tokens; each state stays as it is, so the norms are kept and only their
+    order is lost.
+
+    Parameters
+    ----------
+    traj : xarray.DataArray
+        Trajectory.
+    seed : int
+        Seed of the permutation.
+
+    Returns
+    -------
+    xarray.DataArray
+        Same dims and coords; the permutation is in the attr ``shuffled_depth``.
+
+    Examples
+    --------
+    >>> import depthflow
+    >>> traj = depthflow.synthetic.rotation(n_depths=4)
+    >>> sorted(depthflow.shuffle_depth(traj, seed=1).attrs["shuffled_depth"])
+    [0, 1, 2, 3]
+    """
+    order = np.random.default_rng(seed).permutation(check(traj, "shuffle_depth").sizes["depth"])
+    shuffled = traj.isel(depth=order)
+    if "depth" in traj.coords:
+        shuffled = shuffled.assign_coords(depth=traj["depth"])
+    return shuffled.assign_attrs(shuffled_depth=order.tolist())
+
+
+def random_directions(traj: xr.DataArray, *, seed: int = 0) -> xr.DataArray:
+    """Return the trajectory with every state turned to an independent, uniformly random direction, its norm kept.
+
+    Parameters
+    ----------
+    traj : xarray.DataArray
+        Trajectory, in memory or dask-backed; the answer does not depend on the chunks.
+    seed : int
+        Seed; each sample has a stream of its own, by its position.
+
+    Returns
+    -------
+    xarray.DataArray
+        Same dims, coords and dtype.
+
+    References
+    ----------
+    Muller 1959, doi:10.1145/377939.377946 (normalised normal draws are uniform on the sphere).
+
+    Examples
+    --------
+    >>> import depthflow
+    >>> traj = depthflow.synthetic.rotation()
+    >>> null = depthflow.random_directions(traj)
+    >>> bool(abs((null**2).sum("feature") - (traj**2).sum("feature")).max() < 1e-12)
+    True
+    """
+    check(traj, "random_directions")
+    others = [dim for dim in traj.dims if dim not in ("sample", "feature")]
+    position = xr.DataArray(np.arange(traj.sizes.get("sample", 1)), dims="sample")
+    if "sample" not in traj.dims:
+        position = position.isel(sample=0)
+    if traj.chunks is not None:
+        traj = traj.chunk({dim: -1 for dim in [*others, "feature"]})
+        if "sample" in traj.dims:
+            position = position.chunk(sample=traj.chunksizes["sample"])
+
+    def turned(states: np.ndarray, samples: np.ndarray) -> np.ndarray:
+        result = np.empty_like(states)
+        for index in np.ndindex(samples.shape):
+            rng = np.random.default_rng([seed, int(samples[index])])
+            draw = rng.standard_normal(states[index].shape)
+            norm = np.linalg.norm(states[index].astype(np.float64), axis=-1, keepdims=True)
+            result[index] = draw * (norm / np.linalg.norm(draw, axis=-1, keepdims=True))
+        return result
+
+    core = [*others, "feature"]
+    result = xr.apply_ufunc(
+        turned,
+        traj,
+        position,
+        input_core_dims=[core, ()],
+        output_core_dims=[core],
+        dask="parallelized",
+        output_dtypes=[traj.dtype],
+        keep_attrs="override",
+    )
+    named: xr.DataArray = result.transpose(*traj.dims).rename(traj.name)
+    return named
+
+
+def _estimates(result: xr.Dataset | xr.DataArray) -> xr.Dataset:
+    """Return the numeric, non-categorical variables, averaged over samples."""
+    dataset = result.to_dataset() if isinstance(result, xr.DataArray) else result
+    kept = [
+        name
+        for name, variable in dataset.data_vars.items()
+        if variable.dtype.kind in "fiu" and not (str(name) in VARIABLES and VARIABLES[str(name)].categorical)
+    ]
+    dataset = dataset[kept]
+    if "sample" in dataset.dims:
+        dataset = dataset.mean("sample", skipna=True, keep_attrs=True)
+    return dataset.drop_vars([name for name, coord in dataset.coords.items() if "sample" in coord.dims]).compute()

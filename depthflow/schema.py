@@ -1,0 +1,179 @@
+"""The data model: names of dims, coords and variables, their units, and the validation of a trajectory.
+
+A trajectory is an ``xarray.DataArray`` of residual-stream states with the dims ``("sample", "depth", "token",
+"feature")``. Depth 0 is the input of the first block and depth ℓ the output of block ℓ, before the model's final norm.
+Quantities of an update live on the dim ``block``: block ℓ maps depth ℓ−1 to depth ℓ.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from depthflow.errors import TrajectoryError, raise_faults
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SCHEMA_VERSION = 1
+
+DIMS = ("sample", "depth", "token", "feature")
+REQUIRED_DIMS = ("depth", "feature")
+STATE = "state"
+
+CLS, REGISTER, DISTILLATION, PATCH, PAD, MEAN, TOKEN = "cls", "reg", "dist", "patch", "pad", "mean", "token"
+TOKEN_TYPES = (CLS, REGISTER, DISTILLATION, PATCH, PAD, MEAN, TOKEN)
+"""Kinds of token: class, register, distillation, image patch, padding, mean of the patches, unknown."""
+
+OFF_GRID = -1
+"""``row`` and ``col`` of a token that has no place on the image."""
+
+
+class Variable(NamedTuple):
+    """What a variable of a result means; ``categorical`` ones are labels, whose mean says nothing."""
+
+    long_name: str
+    units: str
+    categorical: bool = False
+
+
+VARIABLES: Mapping[str, Variable] = {
+    STATE: Variable("residual-stream state", "state unit"),
+    "update": Variable("residual update", "state unit"),
+    # convergence
+    "alignment": Variable("cosine to the reference direction", "1"),
+    "angle": Variable("angle to the reference direction", "rad"),
+    "speed": Variable("angular speed", "rad/block"),
+    "turning": Variable("turning angle between successive updates", "rad"),
+    "norm": Variable("norm of the state", "state unit"),
+    "update_norm": Variable("norm of the update", "state unit"),
+    "radial_fraction": Variable("radial share of the update", "1"),
+    "path_length": Variable("angular path length", "rad"),
+    "straightness": Variable("angle between the ends over path length", "1"),
+    "settling_depth": Variable("first depth from which the angle stays within tolerance", "1"),
+    # coherence
+    "coherence": Variable("mean resultant length of the tokens' directions", "1"),
+    "update_coherence": Variable("mean resultant length of the updates' directions", "1"),
+    "angle_to_mean": Variable("angle to the tokens' mean direction", "rad"),
+    "clusters_energy": Variable("interaction energy of the tokens", "1"),
+    # update_spectra
+    "singular_value": Variable("singular value of the update matrix", "state unit"),
+    "stable_rank": Variable("stable rank of the update matrix", "1"),
+    "effective_rank": Variable("effective rank of the update matrix", "1"),
+    "participation_ratio": Variable("participation ratio of the update matrix", "1"),
+    "energy_rank": Variable("number of modes that hold the given share of energy", "1"),
+    # similarity and phases
+    "similarity": Variable("similarity of blocks", "1"),
+    "phase": Variable("phase of the block, counted from 1", "1", categorical=True),
+    "boundary": Variable("last block of the phase", "1"),
+    "cut_weight": Variable("total dissimilarity between phases", "1"),
+    "gain": Variable("cut weight gained by the last phase added", "1"),
+    "contrast": Variable("mean similarity within minus between phases", "1"),
+    "contrast_low": Variable("lower end of the contrast's interval", "1"),
+    "contrast_high": Variable("upper end of the contrast's interval", "1"),
+    "boundary_probability": Variable("share of resamples in which a phase ends at the block", "1"),
+    "null_contrast": Variable("contrast of shuffled depths", "1"),
+    "p_value": Variable("share of shuffles with at least this contrast", "1"),
+    # basins
+    "basin": Variable("basin of the sample's final direction", "1", categorical=True),
+    "direction": Variable("final direction of the sample", "1"),
+    "center": Variable("unit direction of the basin's center", "1"),
+    "concentration": Variable("von Mises-Fisher concentration of the basin", "1"),
+    "silhouette": Variable("silhouette of the sample, by cosine distance", "1"),
+    "basin_at_depth": Variable("basin whose center is nearest", "1", categorical=True),
+    "margin": Variable("angle to the second-nearest minus angle to the nearest center", "rad"),
+    "commitment_depth": Variable("first depth from which the nearest center never changes", "1"),
+    "occupancy": Variable("share of the samples in the basin", "1"),
+    "purity": Variable("purity of the basins with respect to the labels", "1"),
+    "nmi": Variable("normalised mutual information with the labels", "1"),
+    "ari": Variable("adjusted Rand index with the labels", "1"),
+    "within_angle": Variable("mean angle between samples of the same label", "rad"),
+    "between_angle": Variable("mean angle between samples of different labels", "rad"),
+    "bic": Variable("Bayesian information criterion of the mixture (lower is better)", "1"),
+}
+"""Every variable that a measure returns, with its long name and units."""
+
+
+def describe(result: xr.Dataset) -> xr.Dataset:
+    """Attach ``long_name`` and ``units`` to each variable of ``result``, in place, and return it."""
+    for name in [*result.data_vars, *result.coords]:
+        known = VARIABLES.get(str(name))
+        if known is not None:
+            result[name].attrs.update(long_name=known.long_name, units=known.units)
+    return result
+
+
+def check(traj: object, what: str) -> xr.DataArray:
+    """Return ``traj`` if it is a trajectory by dims, sizes, dtype and coords; else raise every fault at once.
+
+    The states' values are not read: a state that is not finite is found by the measures as they go.
+
+    Parameters
+    ----------
+    traj : xarray.DataArray
+        With the dims ``depth`` (at least two) and ``feature``, optionally ``sample`` and ``token``.
+    what : str
+        The caller's name, which opens the message.
+
+    Raises
+    ------
+    TrajectoryError
+        What was expected, what came, and the remedy, for every fault.
+    """
+    if not isinstance(traj, xr.DataArray):
+        raise TrajectoryError(
+            f"{what} needs a trajectory, an xarray.DataArray; got {type(traj).__name__}. "
+            "Build one with `depthflow.trajectory(states)`."
+        )
+    raise_faults(TrajectoryError, what, [*_dim_faults(traj), *_value_faults(traj), *_coord_faults(traj)])
+    return traj
+
+
+def check_consecutive(traj: xr.DataArray, what: str) -> None:
+    """Raise unless the depths follow one another, so that each step is one block."""
+    depth = traj["depth"].values if "depth" in traj.coords else np.arange(traj.sizes["depth"])
+    gap = np.flatnonzero(np.diff(depth) != 1)
+    if len(gap):
+        raise TrajectoryError(
+            f"{what} needs consecutive depths, as each step is one block; got depth {depth[gap[0]]} followed by "
+            f"{depth[gap[0] + 1]}. Record all depths, or select a contiguous range."
+        )
+
+
+def _dim_faults(traj: xr.DataArray) -> list[str]:
+    faults = []
+    missing = [dim for dim in REQUIRED_DIMS if dim not in traj.dims]
+    unknown = [str(dim) for dim in traj.dims if dim not in DIMS]
+    if missing:
+        fault = f"needs the dims {REQUIRED_DIMS}; got {tuple(map(str, traj.dims))}."
+        if len(unknown) >= len(missing):
+            renames = ", ".join(f"{old}={new!r}" for old, new in zip(unknown, missing, strict=False))
+            fault += f" Rename, perhaps with `.rename({renames})`."
+        faults.append(fault)
+    elif unknown:
+        faults.append(f"knows the dims {DIMS}; got {unknown[0]!r} too. Select or average over it first.")
+    if "depth" in traj.dims and traj.sizes["depth"] < 2:
+        faults.append(f"needs at least two depths; got {traj.sizes['depth']}.")
+    faults += [f"dim {dim!r} is empty." for dim in DIMS if dim != "depth" and traj.sizes.get(dim) == 0]
+    return faults
+
+
+def _value_faults(traj: xr.DataArray) -> list[str]:
+    if np.issubdtype(traj.dtype, np.floating):
+        return []
+    return [f"needs real floating-point states; got dtype {traj.dtype}. Convert with `.astype('float32')`."]
+
+
+def _coord_faults(traj: xr.DataArray) -> list[str]:
+    faults = []
+    if "depth" in traj.indexes:
+        depth = traj["depth"].values
+        if not np.issubdtype(depth.dtype, np.integer) or np.any(np.diff(depth) <= 0) or depth[0] < 0:
+            faults.append(f"needs depths that are increasing integers from 0; got {depth.tolist()}.")
+    if "token_type" in traj.coords:
+        strange = sorted(set(map(str, traj["token_type"].values.ravel().tolist())) - set(TOKEN_TYPES))
+        if strange:
+            faults.append(f"knows the token types {TOKEN_TYPES}; got {strange}.")
+    return faults

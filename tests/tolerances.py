@@ -1,0 +1,22 @@
+"""The tolerances of the whole suite, each with its reason; no test states one of its own.
+
+Each is a mapping for ``numpy.testing.assert_allclose``.
+"""
+
+EXACT = {"rtol": 0.0, "atol": 0.0}
+"""Integers, copies, and arithmetic that is the same on both sides."""
+
+FLOAT64 = {"rtol": 1e-10, "atol": 1e-12}
+"""The same quantity by two float64 routes: rounding times the number of terms."""
+
+FLOAT32 = {"rtol": 1e-5, "atol": 1e-6}
+"""A quantity of float32 states, against float64 arithmetic on the same numbers: the accuracy that is promised."""
+
+SMALL_ANGLE = {"rtol": 1e-5, "atol": 1e-9}
+"""Angles of 1e-4 rad and above: the relative accuracy that is promised; below, the absolute one of rounded states."""
+
+ITERATIVE = {"rtol": 1e-4, "atol": 1e-6}
+"""Results of an iteration that stops at a tolerance."""
+
+STOCHASTIC = {"rtol": 0.1, "atol": 0.05}
+"""Means over finitely many random draws, against their expectation."""
