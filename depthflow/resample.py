@@ -53,7 +53,8 @@ def bootstrap(measure: Measure, traj: xr.DataArray, *, n: int = 200, seed: int =
 
     Notes
     -----
-    Takes ``n + 1`` times the time of the measure, and the memory of one resampled trajectory.
+    A measure that treats each sample by itself (its result says so in the attr ``samplewise``) is taken once, and its
+    result is resampled. Any other takes ``n + 1`` times its time, and the memory of one resampled trajectory.
 
     Examples
     --------
@@ -68,22 +69,17 @@ def bootstrap(measure: Measure, traj: xr.DataArray, *, n: int = 200, seed: int =
         raise TrajectoryError(f"bootstrap resamples samples and needs at least two; got {samples}.")
     if n < 2:
         raise ParameterError(f"bootstrap needs n of at least 2 resamples; got {n}.")
+    result = measure(traj, **kwargs)
+    estimate = _estimates(result)
     rng = np.random.default_rng(seed)
-    estimate = _estimates(measure(traj, **kwargs))
-    draws: dict[str, list[np.ndarray]] = {str(name): [] for name in estimate}
-    for _ in range(n):
-        chosen = traj.isel(sample=np.sort(rng.integers(samples, size=samples)))
-        resampled = _estimates(measure(chosen, **kwargs))
-        for name, values in draws.items():
-            if resampled[name].shape != estimate[name].shape:
-                raise ParameterError(
-                    f"bootstrap: {name!r} changed its shape from {estimate[name].shape} to {resampled[name].shape} in "
-                    "a resample. Fix its size by an argument of the measure, such as n_basins or n_phases."
-                )
-            values.append(resampled[name].values)
+    chosen = [np.sort(rng.integers(samples, size=samples)) for _ in range(n)]
+    if result.attrs.get("samplewise"):
+        draws = _means_of_draws(result, estimate, chosen)
+    else:
+        draws = _repeated(lambda rows: _estimates(measure(traj.isel(sample=rows), **kwargs)), estimate, chosen)
     tail = 100 * (1 - CONFIDENCE) / 2
     for name, values in draws.items():
-        low, high = np.percentile(np.stack(values), [tail, 100 - tail], axis=0)
+        low, high = np.percentile(values, [tail, 100 - tail], axis=0)
         for end, bound in (("low", low), ("high", high)):
             estimate[f"{name}_{end}"] = estimate[name].copy(data=bound)
             long_name = estimate[name].attrs.get("long_name", name)
@@ -183,6 +179,40 @@ def random_directions(traj: xr.DataArray, *, seed: int = 0) -> xr.DataArray:
     )
     named: xr.DataArray = result.transpose(*traj.dims).rename(traj.name)
     return named
+
+
+def _means_of_draws(
+    result: xr.Dataset | xr.DataArray, estimate: xr.Dataset, chosen: list[np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Return each variable's mean over every draw of samples, from the values of the samples."""
+    dataset = result.to_dataset() if isinstance(result, xr.DataArray) else result
+    samples = dataset.sizes["sample"]
+    weight = np.stack([np.bincount(rows, minlength=samples) for rows in chosen]).astype(np.float64)
+    draws = {}
+    for name in estimate:
+        values = dataset[name].transpose("sample", ...).values.reshape(samples, -1).astype(np.float64)
+        known = ~np.isnan(values)
+        with np.errstate(invalid="ignore"):
+            means = (weight @ np.where(known, values, 0.0)) / (weight @ known)
+        draws[str(name)] = means.reshape(len(chosen), *estimate[name].shape)
+    return draws
+
+
+def _repeated(
+    measured: Callable[[np.ndarray], xr.Dataset], estimate: xr.Dataset, chosen: list[np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Return each variable as measured anew on every draw of samples."""
+    draws: dict[str, list[np.ndarray]] = {str(name): [] for name in estimate}
+    for rows in chosen:
+        resampled = measured(rows)
+        for name, values in draws.items():
+            if resampled[name].shape != estimate[name].shape:
+                raise ParameterError(
+                    f"bootstrap: {name!r} changed its shape from {estimate[name].shape} to {resampled[name].shape} in "
+                    "a resample. Fix its size by an argument of the measure, such as n_basins or n_phases."
+                )
+            values.append(resampled[name].values)
+    return {name: np.stack(values) for name, values in draws.items()}
 
 
 def _estimates(result: xr.Dataset | xr.DataArray) -> xr.Dataset:

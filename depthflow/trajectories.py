@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import xarray as xr
 
 from depthflow.arrays import as_numpy, named_states
 from depthflow.errors import ParameterError, TrajectoryError, raise_faults
@@ -25,6 +24,7 @@ from depthflow.schema import (
 )
 
 if TYPE_CHECKING:
+    import xarray as xr
     from numpy.typing import ArrayLike
 
 Tokens: TypeAlias = str | int | Sequence[str] | Sequence[int] | np.ndarray | None

@@ -115,7 +115,8 @@ def samplewise(
         dask_gufunc_kwargs={"output_sizes": {"block": len(depth) - 1, **(sizes or {})}},
     )
     arrays = results if isinstance(results, tuple) else (results,)
-    return label(xr.Dataset(dict(zip(names, arrays, strict=True))), traj, lacking)
+    result = label(xr.Dataset(dict(zip(names, arrays, strict=True))), traj, lacking)
+    return result.assign_attrs(samplewise=1)
 
 
 def label(result: xr.Dataset, traj: xr.DataArray, lacking: Sequence[str]) -> xr.Dataset:
