@@ -16,7 +16,8 @@ $(STAMP): pyproject.toml
 	@touch $(STAMP)
 
 demo: setup
-	$(BIN)/depthflow demo
+	rm -rf depthflow-demo
+	$(BIN)/depthflow demo -o depthflow-demo
 
 test: setup
 	$(BIN)/python -m pytest

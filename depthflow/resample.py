@@ -88,6 +88,16 @@ def bootstrap(measure: Measure, traj: xr.DataArray, *, n: int = 200, seed: int =
     return estimate
 
 
+def mean_interval(values: np.ndarray, *, n: int = 200, seed: int = 0) -> tuple[float, float, float]:
+    """Return the mean of one value a sample, and the percentile interval of that mean over resampled samples."""
+    rng = np.random.default_rng(seed)
+    known = values[~np.isnan(values)]
+    means = known[rng.integers(len(known), size=(n, len(known)))].mean(axis=1)
+    tail = 100 * (1 - CONFIDENCE) / 2
+    low, high = np.percentile(means, [tail, 100 - tail])
+    return float(known.mean()), float(low), float(high)
+
+
 def shuffle_depth(traj: xr.DataArray, *, seed: int = 0) -> xr.DataArray:
     """Return the trajectory with its depths in random order: the null of every claim about order in depth.
 

@@ -1,0 +1,143 @@
+"""The command line: ``depthflow inspect | record | analyze | demo``.
+
+Exit status 0, or 2 with one clear line for a mistake of the user's.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from depthflow.errors import DepthflowError, ParameterError
+
+app = typer.Typer(
+    name="depthflow",
+    help="Read a transformer's forward pass as a dynamical system.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Model = Annotated[
+    str, typer.Argument(help="digits (bundled), timm:NAME, hf:NAME_OR_DIR, torchvision:NAME or hub:REPO:NAME")
+]
+Images = Annotated[str, typer.Argument(help="a folder of images, or digits")]
+Output = Annotated[Path, typer.Option("-o", "--output", help="folder for the results")]
+RandomWeights = Annotated[bool, typer.Option("--random-weights", help="untrained weights: the null")]
+Seed = Annotated[int, typer.Option(help="seed of everything that is drawn")]
+Blocks = Annotated[str | None, typer.Option(help="dotted path to the list of blocks, where it is not found")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="no progress bars")]
+
+
+@app.command()
+def inspect(model: Model, random_weights: RandomWeights = False, seed: Seed = 0, blocks: Blocks = None) -> None:
+    """Say what is known of a model: its blocks, its tokens, its norms, or why it cannot be recorded."""
+    from depthflow.recording.inspection import inspect as look
+    from depthflow.sources import load_model
+
+    typer.echo(look(load_model(model, random_weights=random_weights, seed=seed).model, blocks=blocks))
+
+
+@app.command()
+def record(
+    model: Model,
+    images: Images,
+    store: Annotated[Path, typer.Option(help="zarr store to write; an unfinished one is continued")],
+    labels_from_folders: Annotated[
+        bool, typer.Option("--labels-from-folders", help="class sub-folders give the labels")
+    ] = False,
+    tokens: Annotated[str, typer.Option(help="all, a token type, cls+mean, or indices such as 0,5,9")] = "all",
+    depths: Annotated[str | None, typer.Option(help="depths to keep, such as 0,6,12; all by default")] = None,
+    batch_size: Annotated[int, typer.Option(help="images a batch")] = 32,
+    device: Annotated[str | None, typer.Option(help="torch device; the model's own by default")] = None,
+    dtype: Annotated[str, typer.Option(help="float32, float64 or float16")] = "float32",
+    blocks: Blocks = None,
+    resume: Annotated[bool, typer.Option(help="continue an unfinished store")] = True,
+    random_weights: RandomWeights = False,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Record a model's states on images into a store."""
+    from depthflow.recording.forward import record as run
+    from depthflow.sources import load_images, load_model
+
+    loaded = load_model(model, random_weights=random_weights, seed=seed)
+    source = load_images(images, loaded, labels_from_folders=labels_from_folders, batch_size=batch_size)
+    traj = run(
+        loaded.model,
+        source.batches,
+        labels=source.labels,
+        tokens=_integers(tokens, "--tokens") if tokens[0].isdigit() else tokens,
+        depths=None if depths is None else _integers(depths, "--depths"),
+        batch_size=batch_size,
+        device=device,
+        dtype=dtype,
+        blocks=blocks,
+        store=store,
+        resume=resume,
+        progress=not quiet,
+    )
+    sizes = ", ".join(f"{size} {dim}s" for dim, size in traj.sizes.items())
+    typer.echo(f"{store}: {sizes}, {traj.dtype}, {traj.nbytes / 1e6:.1f} MB")
+
+
+@app.command()
+def analyze(
+    store: Annotated[Path, typer.Argument(help="a store made by record")],
+    output: Output,
+    measures: Annotated[str | None, typer.Option(help="such as convergence,phases; all by default")] = None,
+    null: Annotated[
+        Path | None, typer.Option(help="a store of the null, such as the untrained twin's; else random directions")
+    ] = None,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Measure a store, beside its null, and write the results, a picture per question and a summary."""
+    from depthflow import analysis
+    from depthflow.demo import claim, write
+    from depthflow.store import open_trajectory
+
+    traj = open_trajectory(store)
+    claim(output)
+    found = analysis.analyze(
+        traj,
+        measures=None if measures is None else [name.strip() for name in measures.split(",")],
+        null=None if null is None else open_trajectory(null),
+        null_name=analysis.NULL_BY_CHANCE if null is None else null.name,
+        seed=seed,
+        progress=not quiet,
+    )
+    typer.echo(write(found, output))
+
+
+@app.command()
+def demo(output: Output = Path("depthflow-demo"), quiet: Quiet = False) -> None:
+    """Run everything on the bundled model and its digits, beside its untrained twin; under a minute."""
+    from depthflow.demo import demo as run
+
+    typer.echo(run(output, progress=not quiet))
+
+
+def _integers(text: str, option: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ParameterError(
+            f"{option} needs whole numbers separated by commas, such as 0,6,12; got {text!r}."
+        ) from None
+
+
+def main() -> None:
+    """Run the command line; a mistake of the user's prints one clear line and exits with status 2."""
+    try:
+        app()
+    except DepthflowError as error:
+        typer.echo(f"depthflow: {error}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""The main job on the embedded default: the bundled model on digits it never saw, beside its untrained twin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from depthflow import analysis, pictures
+from depthflow.datasets import digits, digits_vit
+from depthflow.errors import StoreError
+from depthflow.recording.forward import record
+from depthflow.summary import summarize
+
+if TYPE_CHECKING:
+    from depthflow.datasets import Digits
+    from depthflow.models.vit import VisionTransformer
+
+RESULTS = "results.zarr"
+SUMMARY = "summary.txt"
+
+
+def demo(folder: str | Path = "depthflow-demo", *, progress: bool = True) -> str:
+    """Record, measure, draw and write everything into a new folder; return the summary.
+
+    Raises
+    ------
+    StoreError
+        If ``folder`` holds results already: they are never overwritten.
+    """
+    folder = Path(folder)
+    claim(folder)
+    data = digits("test")
+    model = digits_vit()
+    traj = record(model, data.images, labels=data.labels, progress=progress)
+    null = record(digits_vit(trained=False), data.images, labels=data.labels, progress=progress)
+    opening = (
+        f"A {traj.sizes['depth'] - 1}-block vision transformer on {traj.sizes['sample']} handwritten digits that it "
+        f"never saw in training; it classifies {accuracy(model, data):.1%} of them rightly."
+    )
+    found = analysis.analyze(traj, null=null, null_name="untrained twin", progress=progress)
+    return f"{opening}\n\n{write(found, folder, opening)}"
+
+
+def claim(folder: Path) -> None:
+    """Make ``folder``, or raise if it holds results already."""
+    if (folder / RESULTS).exists():
+        raise StoreError(
+            f"{folder} holds results already and is not overwritten. Remove it, or choose another with -o."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def write(found: analysis.Analysis, folder: Path, opening: str = "") -> str:
+    """Write results, pictures and summary into ``folder``; return the summary, and where all of it lies."""
+    analysis.save(found, folder / RESULTS)
+    drawn = pictures.draw(found, folder)
+    text = summarize(found)
+    (folder / SUMMARY).write_text(f"{opening}\n\n{text}\n".lstrip())
+    names = ", ".join(path.name for path in drawn)
+    return f"{text}\n\nWritten to {folder}/: {RESULTS}, {SUMMARY}, {names}"
+
+
+def accuracy(model: VisionTransformer, data: Digits) -> float:
+    """Return the share of images that the model classifies rightly."""
+    import torch
+
+    with torch.no_grad():
+        predicted = model(torch.from_numpy(data.images)).argmax(1).numpy()
+    return float((predicted == data.labels).mean())

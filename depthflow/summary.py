@@ -1,0 +1,127 @@
+"""Say in plain words, with numbers and intervals, what an analysis found, each finding beside its null."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from depthflow.resample import CONFIDENCE, mean_interval
+from depthflow.schema import CLS, PATCH
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import xarray as xr
+
+    from depthflow.analysis import Analysis
+
+LEADING_TYPES = (CLS, PATCH)
+
+
+def summarize(analysis: Analysis) -> str:
+    """Return one paragraph a measure: the question, the trajectory's answer, and the null's."""
+    parts = []
+    for name, (question, sentences) in QUESTIONS.items():
+        if name not in analysis.results:
+            continue
+        lines = [question]
+        lines += [f"  {sentence}" for sentence in sentences(analysis.results[name])]
+        lines += [f"  · {analysis.null_name}: {sentence}" for sentence in sentences(analysis.null[name])]
+        parts.append("\n".join(lines))
+    parts.append(
+        f"Square brackets: {CONFIDENCE:.0%} intervals from resampled samples. A line that begins with · is the null."
+    )
+    return "\n\n".join(parts)
+
+
+def _shown(values: xr.DataArray, digits: int = 2) -> str:
+    """Return the mean over samples with its interval; ``values`` has the dim sample, and others to average first."""
+    per_sample = values.mean([dim for dim in values.dims if dim != "sample"])
+    mean, low, high = mean_interval(per_sample.values)
+    return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def _by_type(result: xr.Dataset) -> list[tuple[str, xr.Dataset]]:
+    """Return the result's part for cls and for patches, or all of it where there is neither."""
+    types = result["token_type"].values.tolist() if "token_type" in result.coords else []
+    parts = [
+        (kind, result.isel(token=[index for index, one in enumerate(types) if one == kind]))
+        for kind in LEADING_TYPES
+        if kind in types
+    ]
+    return parts or [("all tokens", result)]
+
+
+def _convergence(result: xr.Dataset) -> list[str]:
+    depth, block = result["depth"].values, result["block"].values
+    return [
+        f"{kind}: the angle to the final direction is {_shown(part.angle.isel(depth=0))} rad at depth {depth[0]}, "
+        f"{_shown(part.angle.isel(depth=len(depth) // 2))} at depth {depth[len(depth) // 2]}, "
+        f"{_shown(part.angle.isel(depth=-2))} at depth {depth[-2]}; "
+        f"speed {_shown(part.speed.isel(block=0))} rad/block at block {block[0]}, "
+        f"{_shown(part.speed.isel(block=-1))} at block {block[-1]}; straightness {_shown(part.straightness)}"
+        for kind, part in _by_type(result)
+    ]
+
+
+def _coherence(result: xr.Dataset) -> list[str]:
+    depth = result["depth"].values
+    return [
+        f"mean resultant length {_shown(result.coherence.isel(depth=0))} at depth {depth[0]}, "
+        f"{_shown(result.coherence.isel(depth=-1))} at depth {depth[-1]}; "
+        f"of the updates {_shown(result.update_coherence)} on average over blocks"
+    ]
+
+
+def _update_spectra(result: xr.Dataset) -> list[str]:
+    block, modes = result["block"].values, result.sizes["mode"]
+    return [
+        f"stable rank {_shown(result.stable_rank.isel(block=0))} at block {block[0]}, "
+        f"{_shown(result.stable_rank.isel(block=-1))} at block {block[-1]}, of at most {modes}; "
+        f"{_shown(result.energy_rank, 1)} modes hold {result.attrs['energy']:.0%} of an update's energy"
+    ]
+
+
+def _phases(result: xr.Dataset) -> list[str]:
+    ends = result["boundary"].values.tolist()
+    starts = [int(result["block"].values[0]), *(end + 1 for end in ends[:-1])]
+    listed = " ".join(f"[{start}–{end}]" for start, end in zip(starts, ends, strict=True))
+    if len(ends) == 1:
+        return [f"one phase, {listed}: no cut weighs more than the threshold"]
+    inner = result["boundary_probability"].sel(block=ends[:-1]).values
+    return [
+        f"{len(ends)} phases {listed}; similarity within minus between {float(result['contrast']):.2f} "
+        f"[{float(result['contrast_low']):.2f}, {float(result['contrast_high']):.2f}], p = "
+        f"{float(result['p_value']):.3f} against shuffled depths; the inner boundaries recur in "
+        + ", ".join(f"{share:.0%}" for share in inner)
+        + " of the resamples"
+    ]
+
+
+def _basins(result: xr.Dataset) -> list[str]:
+    depth = result["depth"].values
+    lines = [
+        f"{result.sizes['basin']} basins by the mixture's BIC, silhouette {_shown(result.silhouette)}; a sample "
+        f"commits at depth {np.median(result.commitment_depth.values):g} (median) of {depth[-1]}"
+    ]
+    if "ari" in result:
+        middle = len(depth) // 2
+        lines.append(
+            "agreement with the classes (ari, nmi): "
+            + ", ".join(
+                f"{float(result.ari[index]):.2f}, {float(result.nmi[index]):.2f} at depth {depth[index]}"
+                for index in (0, middle, -1)
+            )
+        )
+    return lines
+
+
+QUESTIONS: Mapping[str, tuple[str, Callable[[xr.Dataset], list[str]]]] = {
+    "convergence": ("Do directions converge?", _convergence),
+    "coherence": ("Do tokens move together?", _coherence),
+    "update_spectra": ("Along how many directions do updates move?", _update_spectra),
+    "phases": ("Is depth made of a few phases?", _phases),
+    "basins": ("Into which basins do the final directions fall?", _basins),
+}
+"""Each measure's question, and how its result is put into sentences."""
