@@ -1,6 +1,6 @@
 """Train the bundled digits model from scratch, with a fixed seed, and write its weights and settings.
 
-    python tutorials/training/digits_vit.py [--epochs 100] [--seed 0] [--output depthflow/data]
+    python tutorials/training/digits_vit.py [--epochs 120] [--seed 1] [--output depthflow/data]
 
 About five minutes on one core.
 """
@@ -26,8 +26,6 @@ LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 0.05
 LABEL_SMOOTHING = 0.1
 WARMUP_SHARE = 0.05
-MAX_TURN, MAX_SCALING, MAX_SHIFT = 0.15, 0.1, 1.0
-"""Augmentation: rad, share, pixels."""
 
 
 def tensors(split: str) -> tuple[Tensor, Tensor]:
@@ -36,16 +34,14 @@ def tensors(split: str) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(data.images), torch.from_numpy(data.labels)
 
 
-def varied(images: Tensor) -> Tensor:
-    """Turn, scale and shift each image a little, as handwriting varies; what comes in from outside is background."""
-    count, _, side, _ = images.shape
-    angle = (2 * torch.rand(count) - 1) * MAX_TURN
-    scale = 1 + (2 * torch.rand(count) - 1) * MAX_SCALING
-    shift = (2 * torch.rand(count, 2) - 1) * MAX_SHIFT * 2 / side
-    cosine, sine = scale * torch.cos(angle), scale * torch.sin(angle)
-    matrix = torch.stack([torch.stack([cosine, -sine], 1), torch.stack([sine, cosine], 1)], 1)
-    grid = functional.affine_grid(torch.cat([matrix, shift[:, :, None]], 2), list(images.shape), align_corners=False)
-    return functional.grid_sample(images, grid, align_corners=False)
+def shifted(images: Tensor) -> Tensor:
+    """Shift each image by −1, 0 or 1 pixel in each direction, filling with background."""
+    padded = functional.pad(images, (1, 1, 1, 1))
+    row, column = torch.randint(0, 3, (2, len(images)))
+    rows = row[:, None] + torch.arange(images.shape[2])
+    columns = column[:, None] + torch.arange(images.shape[3])
+    sample = torch.arange(len(images))[:, None, None]
+    return padded[sample, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 def accuracy(model: VisionTransformer, images: Tensor, labels: Tensor) -> float:
@@ -74,7 +70,7 @@ def train(epochs: int, seed: int) -> VisionTransformer:
     for epoch in range(epochs):
         model.train()
         for batch in torch.randperm(len(images)).split(BATCH)[: len(images) // BATCH]:
-            logits = model(varied(images[batch]))
+            logits = model(shifted(images[batch]))
             loss = functional.cross_entropy(logits, labels[batch], label_smoothing=LABEL_SMOOTHING)
             optimizer.zero_grad()
             loss.backward()
@@ -89,8 +85,8 @@ def train(epochs: int, seed: int) -> VisionTransformer:
 def main() -> None:
     """Train, score on the unseen images, write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--epochs", type=int, default=100)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--epochs", type=int, default=120)
+    parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--output", type=Path, default=Path("depthflow/data"))
     arguments = parser.parse_args()
     model = train(arguments.epochs, arguments.seed)
@@ -106,9 +102,7 @@ def main() -> None:
             "learning_rate": LEARNING_RATE,
             "weight_decay": WEIGHT_DECAY,
             "label_smoothing": LABEL_SMOOTHING,
-            "max_turn": MAX_TURN,
-            "max_scaling": MAX_SCALING,
-            "max_shift": MAX_SHIFT,
+            "augmentation": "shift by up to one pixel",
         },
         "test_accuracy": round(score, 6),
     }
