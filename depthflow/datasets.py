@@ -57,7 +57,7 @@ def digits(split: str = "all") -> Digits:
     >>> import depthflow
     >>> data = depthflow.datasets.digits("test")
     >>> data.images.shape, data.labels[:3].tolist()
-    ((360, 1, 8, 8), [2, 3, 5])
+    ((360, 1, 8, 8), [1, 4, 8])
     """
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
