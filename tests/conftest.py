@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
-import xarray as xr
 
 import depthflow
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 SAMPLES, DEPTHS, TOKENS, FEATURES = 3, 6, 7, 11
 
