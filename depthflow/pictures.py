@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from depthflow import plot
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     import xarray as xr
@@ -15,11 +16,12 @@ if TYPE_CHECKING:
 
     from depthflow.analysis import Analysis
 
-PANEL = (3.6, 3.0)
-"""Width and height of one panel, inches."""
-DPI = 200
+    Panel = Callable[[Axes, xr.Dataset, xr.Dataset, str], None]
 
-Panel = Callable[["Axes", "xr.Dataset", "xr.Dataset"], None]
+PANEL = (3.6, 3.0)
+SPHERE = (3.6, 4.6)
+"""Width and height of one panel, inches; a sphere has its legend above and its account below."""
+DPI = 200
 
 
 def draw(analysis: Analysis, folder: Path) -> list[Path]:
@@ -28,53 +30,54 @@ def draw(analysis: Analysis, folder: Path) -> list[Path]:
 
     written = []
     for name, result in analysis.results.items():
-        null = analysis.null[name]
         panels = [panel for needs, panel in PANELS[name] if needs is None or needs in result]
-        figure = Figure(figsize=(PANEL[0] * len(panels), PANEL[1]), layout="constrained")
+        width, height = SPHERE if name == "basins" else PANEL
+        figure = Figure(figsize=(width * len(panels), height), layout="constrained")
         for panel, axes in zip(panels, figure.subplots(1, len(panels), squeeze=False)[0], strict=True):
-            panel(axes, result, null)
+            panel(axes, result, analysis.null[name], analysis.null_name)
         path = folder / f"{name}.png"
-        figure.savefig(path, dpi=DPI)
+        figure.savefig(path, dpi=DPI, bbox_inches="tight")
         written.append(path)
     return written
 
 
-def _convergence(variable: str) -> Panel:
-    return lambda ax, result, null: _done(plot.convergence(result, ax=ax, variable=variable, null=null))
+def _curve(
+    function: Callable[..., Axes], ax: Axes, result: xr.Dataset, null: xr.Dataset, null_name: str, **options: str
+) -> None:
+    function(result, ax=ax, null=null, null_label=null_name, **options)
 
 
-def _coherence(variable: str) -> Panel:
-    return lambda ax, result, null: _done(plot.coherence(result, ax=ax, variable=variable, null=null))
+def _similarity(ax: Axes, result: xr.Dataset, null: xr.Dataset, null_name: str) -> None:
+    plot.similarity(result, ax=ax)
 
 
-def _spectra(variable: str) -> Panel:
-    return lambda ax, result, null: _done(plot.update_spectra(result, ax=ax, variable=variable, null=null))
+def _similarity_of_null(ax: Axes, result: xr.Dataset, null: xr.Dataset, null_name: str) -> None:
+    plot.similarity(null, ax=ax)
+    ax.set_title(f"{null_name}\n{ax.get_title()}", fontsize="medium")
 
 
-def _similarity(of_null: bool) -> Panel:
-    def panel(ax: Axes, result: xr.Dataset, null: xr.Dataset) -> None:
-        plot.similarity(null if of_null else result, ax=ax)
-
-    return panel
-
-
-def _basins(color: str) -> Panel:
-    return lambda ax, result, null: _done(plot.basins(result, ax=ax, color=color))
-
-
-def _agreement(ax: Axes, result: xr.Dataset, null: xr.Dataset) -> None:
-    plot.agreement(result, ax=ax, null=null)
-
-
-def _done(axes: Axes) -> None:
-    """Drop the Axes, which the caller holds already."""
+def _basins(color: str, ax: Axes, result: xr.Dataset, null: xr.Dataset, null_name: str) -> None:
+    plot.basins(result, ax=ax, color=color)
 
 
 PANELS: Mapping[str, list[tuple[str | None, Panel]]] = {
-    "convergence": [(None, _convergence("angle")), (None, _convergence("speed"))],
-    "coherence": [(None, _coherence("coherence")), (None, _coherence("update_coherence"))],
-    "update_spectra": [(None, _spectra("stable_rank")), (None, _spectra("singular_value"))],
-    "phases": [(None, _similarity(of_null=False)), (None, _similarity(of_null=True))],
-    "basins": [(None, _basins("basin")), ("label", _basins("label")), ("ari", _agreement)],
+    "convergence": [
+        (None, partial(_curve, plot.convergence, variable="angle")),
+        (None, partial(_curve, plot.convergence, variable="speed")),
+    ],
+    "coherence": [
+        (None, partial(_curve, plot.coherence, variable="coherence")),
+        (None, partial(_curve, plot.coherence, variable="update_coherence")),
+    ],
+    "update_spectra": [
+        (None, partial(_curve, plot.update_spectra, variable="stable_rank")),
+        (None, partial(_curve, plot.update_spectra, variable="singular_value")),
+    ],
+    "phases": [(None, _similarity), (None, _similarity_of_null)],
+    "basins": [
+        (None, partial(_basins, "basin")),
+        ("label", partial(_basins, "label")),
+        ("ari", partial(_curve, plot.agreement)),
+    ],
 }
 """For each measure its panels, left to right, each with the variable without which it is left out."""

@@ -23,6 +23,8 @@ SEEN = 0.5
 
 STEPS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 MARK = 9.0
+CROWDED = 0.16
+"""Of centers nearer to one another than this share of the picture's radius, only the first is numbered."""
 
 
 class View(NamedTuple):
@@ -57,7 +59,7 @@ def basins(ds: xr.Dataset, *, color: str = "basin", ax: Axes | None = None) -> A
     Returns
     -------
     matplotlib.axes.Axes
-        Without ticks. Stars are centers, numbered as their basins are.
+        Without ticks. Stars are centers, numbered as their basins are; of a crowd only the first, which is the fullest.
 
     Raises
     ------
@@ -95,7 +97,7 @@ def basins(ds: xr.Dataset, *, color: str = "basin", ax: Axes | None = None) -> A
     with canvas(ax, height=COLUMN if color == "basin" else 1.15 * COLUMN) as axes:
         _draw_graticule(axes, view)
         _draw_samples(axes, view, names, labelled=color != "basin")
-        _draw_centers(axes, view.centers, _numbers(centers))
+        _draw_centers(axes, view, _numbers(centers))
         axes.set_xlabel(wrapped(axes, _account(view.kept, directions.shape[1])))
         legend(axes, title=None if color == "basin" else color)
     return axes
@@ -198,10 +200,15 @@ def _numbers(centers: xr.DataArray) -> list[str]:
     return [f"{number}" for number in (centers[dim].values if dim in centers.coords else range(centers.shape[0]))]
 
 
-def _draw_centers(ax: Axes, centers: np.ndarray, numbers: list[str]) -> None:
+def _draw_centers(ax: Axes, view: View, numbers: list[str]) -> None:
     halo = [withStroke(linewidth=2.2, foreground="white")]
-    ax.scatter(centers[:, 0], centers[:, 1], s=60, marker="*", color=INK, edgecolors="white", linewidths=0.7, zorder=4)
-    for center, number in zip(centers, numbers, strict=True):
+    x, y = view.centers.T
+    ax.scatter(x, y, s=60, marker="*", color=INK, edgecolors="white", linewidths=0.7, zorder=4)
+    numbered: list[np.ndarray] = []
+    for center, number in zip(view.centers, numbers, strict=True):
+        if any(np.hypot(*(center - other)) < CROWDED * radius(view.rim) for other in numbered):
+            continue
+        numbered.append(center)
         ax.annotate(
             number,
             center,
