@@ -89,9 +89,11 @@ def bootstrap(measure: Measure, traj: xr.DataArray, *, n: int = 200, seed: int =
 
 
 def mean_interval(values: np.ndarray, *, n: int = 200, seed: int = 0) -> tuple[float, float, float]:
-    """Return the mean of one value a sample, and the percentile interval of that mean over resampled samples."""
+    """Return the mean of one value a sample, NaN left out, and its percentile interval over resampled samples."""
     rng = np.random.default_rng(seed)
     known = values[~np.isnan(values)]
+    if not len(known):
+        return np.nan, np.nan, np.nan
     means = known[rng.integers(len(known), size=(n, len(known)))].mean(axis=1)
     tail = 100 * (1 - CONFIDENCE) / 2
     low, high = np.percentile(means, [tail, 100 - tail])

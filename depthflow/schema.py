@@ -98,10 +98,10 @@ VARIABLES: Mapping[str, Variable] = {
 
 def describe(result: xr.Dataset) -> xr.Dataset:
     """Attach ``long_name`` and ``units`` to each variable of ``result``, in place, and return it."""
-    for name in [*result.data_vars, *result.coords]:
+    for name, variable in result.variables.items():
         known = VARIABLES.get(str(name))
         if known is not None:
-            result[name].attrs.update(long_name=known.long_name, units=known.units)
+            variable.attrs.update(long_name=known.long_name, units=known.units)
     return result
 
 

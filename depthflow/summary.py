@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from depthflow.analysis import Analysis
 
 LEADING_TYPES = (CLS, PATCH)
+MOST = 0.9
+"""Share of the samples that the basins worth naming hold."""
 
 
 def summarize(analysis: Analysis) -> str:
@@ -100,18 +102,22 @@ def _phases(result: xr.Dataset) -> list[str]:
 
 
 def _basins(result: xr.Dataset) -> list[str]:
-    depth = result["depth"].values
+    count, depth = result.sizes["basin"], result["depth"].values
+    if count == 1:
+        return ["one basin by the mixture's BIC: the final directions form no clusters"]
+    tried = " (as many as were tried)" if count == result.sizes["n_basins"] else ""
+    most = int(np.searchsorted(np.cumsum(result.occupancy.values), MOST) + 1)
     lines = [
-        f"{result.sizes['basin']} basins by the mixture's BIC, silhouette {_shown(result.silhouette)}; a sample "
-        f"commits at depth {np.median(result.commitment_depth.values):g} (median) of {depth[-1]}"
+        f"{count} basins by the mixture's BIC{tried}, of which {most} hold {MOST:.0%} of the samples; silhouette "
+        f"{_shown(result.silhouette)}; a sample commits at depth {np.median(result.commitment_depth.values):g} of "
+        f"{depth[-1]} (median)"
     ]
     if "ari" in result:
-        middle = len(depth) // 2
         lines.append(
             "agreement with the classes (ari, nmi): "
             + ", ".join(
                 f"{float(result.ari[index]):.2f}, {float(result.nmi[index]):.2f} at depth {depth[index]}"
-                for index in (0, middle, -1)
+                for index in (0, len(depth) // 2, -1)
             )
         )
     return lines

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 import depthflow
+from depthflow import kernels
 
 if TYPE_CHECKING:
     import xarray as xr
+
+
+def _drop_stale_kernels() -> None:
+    """Numba's cache sees a change of a kernel's own file only, not of a kernel that it calls from another file."""
+    folder = Path(kernels.__file__).parent
+    cached = [*(folder / "__pycache__").glob("*.nb[ic]")]
+    changed = max(source.stat().st_mtime for source in folder.glob("*.py"))
+    if any(file.stat().st_mtime < changed for file in cached):
+        for file in cached:
+            file.unlink(missing_ok=True)
+
+
+_drop_stale_kernels()
 
 SAMPLES, DEPTHS, TOKENS, FEATURES = 3, 6, 7, 11
 

@@ -20,3 +20,9 @@ ITERATIVE = {"rtol": 1e-4, "atol": 1e-6}
 
 STOCHASTIC = {"rtol": 0.1, "atol": 0.05}
 """Means over finitely many random draws, against their expectation."""
+
+SINGULAR_VALUE = {"rtol": 1e-5, "atol": 0.0}
+"""Singular values down to 1e-6 of the largest: the relative accuracy that is promised, at every size."""
+
+ROUNDED_STATES = {"rtol": 1e-8, "atol": 1e-10}
+"""States that were rotated or rescaled in float64: their own rounding, at angles from 1e-2 rad up."""

@@ -25,10 +25,11 @@ class Where:
     def __init__(self, sample: np.ndarray, depth: np.ndarray, token: np.ndarray) -> None:
         self.sample, self.depth, self.token = sample, depth, token
 
-    def require_directions(self, norm: np.ndarray, measure: str, *, allow_nan: bool = False) -> None:
+    def require_directions(self, norm: np.ndarray, measure: str, *, allow_nan: bool | None = False) -> None:
         """Raise unless every ``norm`` (sample, depth, token) is finite and positive, naming the first that is not.
 
-        With ``allow_nan`` states without a direction pass, and what depends on them is NaN.
+        With ``allow_nan`` states without a direction pass, and what depends on them is NaN; None is for measures that
+        have no such choice.
         """
         if allow_nan:
             return
@@ -38,13 +39,14 @@ class Where:
         sample, depth, token = bad[0]
         value = norm[sample, depth, token]
         problem = "a zero-norm state, which has no direction" if value == 0 else f"a state of norm {value}"
+        choice = "" if allow_nan is None else ", or pass allow_nan=True"
         raise TrajectoryError(
             f"{measure} found {problem}, first at sample {self.sample[sample]}, depth {self.depth[depth]}, token "
-            f"{self.token[token]} ({len(bad)} in this part). Remove such samples or tokens, or pass allow_nan=True."
+            f"{self.token[token]} ({len(bad)} in this part). Remove such samples or tokens{choice}."
         )
 
 
-Kernel = Callable[[np.ndarray, Where], tuple[np.ndarray, ...]]
+Kernel = Callable[..., tuple[np.ndarray, ...]]
 
 
 def prepare(
@@ -59,7 +61,9 @@ def prepare(
     lacking = [dim for dim in DIMS if dim not in checked.dims]
     if "depth" not in checked.coords:
         checked = checked.assign_coords(depth=np.arange(checked.sizes["depth"]))
-    return checked.expand_dims(lacking).transpose(*DIMS), lacking
+    if lacking:
+        checked = checked.expand_dims(lacking)
+    return checked.transpose(*DIMS), lacking
 
 
 def as_states(block: np.ndarray) -> np.ndarray:
@@ -75,6 +79,7 @@ def samplewise(
     outputs: Outputs,
     *,
     sizes: Mapping[str, int] | None = None,
+    beside: Sequence[xr.DataArray] = (),
 ) -> xr.Dataset:
     """Run ``kernel`` on the prepared trajectory and return its outputs, labelled.
 
@@ -83,32 +88,33 @@ def samplewise(
     traj, lacking
         As :func:`prepare` returns them.
     kernel : callable
-        From a block (sample, depth, token, feature) and its :class:`Where` to one float64 array an output, each with
-        ``sample`` first.
+        From a block (sample, depth, token, feature), its :class:`Where` and the same samples of ``beside``, to one
+        float64 array an output, each with ``sample`` first.
     outputs : mapping
         Each output's name and its dims after ``sample``; ``block`` stands for depth less its first.
     sizes : mapping
         Sizes of output dims that are neither ``block`` nor the trajectory's.
+    beside : sequence of DataArray
+        In memory, each with ``sample`` first: what the kernel needs of each sample beside its states.
     """
     core = ("depth", "token", "feature")
     depth = traj["depth"].values
     token = traj["token"].values if "token" in traj.coords else np.arange(traj.sizes["token"])
     sample = traj["sample"].values if "sample" in traj.coords else np.arange(traj.sizes["sample"])
 
-    def block(states: np.ndarray, samples: np.ndarray) -> tuple[np.ndarray, ...]:
-        return kernel(as_states(states), Where(samples, depth, token))
+    def block(states: np.ndarray, samples: np.ndarray, *others: np.ndarray) -> tuple[np.ndarray, ...]:
+        return kernel(as_states(states), Where(samples, depth, token), *others)
 
-    position = xr.DataArray(sample, dims="sample")
+    along_sample = [xr.Variable("sample", sample), *(other.variable for other in beside)]
     if traj.chunks is not None:
         traj = traj.chunk(dict.fromkeys(core, -1))
-        position = position.chunk(sample=traj.chunksizes["sample"])
-    plain = xr.DataArray(traj.variable)
+        along_sample = [other.chunk(sample=traj.chunksizes["sample"]) for other in along_sample]
     names = list(outputs)
     results = xr.apply_ufunc(
         block,
-        plain,
-        position,
-        input_core_dims=[core, ()],
+        traj.variable,
+        *along_sample,
+        input_core_dims=[core, *(other.dims[1:] for other in along_sample)],
         output_core_dims=[tuple(outputs[name]) for name in names],
         dask="parallelized",
         output_dtypes=[np.float64] * len(names),
@@ -116,16 +122,19 @@ def samplewise(
     )
     arrays = results if isinstance(results, tuple) else (results,)
     result = label(xr.Dataset(dict(zip(names, arrays, strict=True))), traj, lacking)
-    return result.assign_attrs(samplewise=1)
+    result.attrs["samplewise"] = 1
+    return result
 
 
 def label(result: xr.Dataset, traj: xr.DataArray, lacking: Sequence[str]) -> xr.Dataset:
     """Give ``result`` the trajectory's coords, the coords of ``block``, units and long names; drop ``lacking`` dims."""
     coords: dict[Hashable, object] = {
-        name: coord for name, coord in traj.coords.items() if set(coord.dims) <= set(result.dims) - {"feature"}
+        name: coord
+        for name, coord in traj.coords.variables.items()
+        if set(coord.dims) <= set(result.dims) - {"feature"}
     }
     if "block" in result.dims:
         coords.update(block_coords(traj))
     result = result.assign_coords(coords)
-    result = result.isel({dim: 0 for dim in lacking if dim in result.dims}, drop=True)
-    return describe(result)
+    dropped = {dim: 0 for dim in lacking if dim in result.dims}
+    return describe(result.isel(dropped, drop=True) if dropped else result)

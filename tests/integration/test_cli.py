@@ -1,0 +1,108 @@
+"""The command line as a user meets it: what it prints, what it writes, and one line for each mistake."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import depthflow
+from depthflow.cli import main
+
+
+class Done(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run(*arguments: object, cwd: Path | None = None) -> Done:
+    """Call the command line in this process, which is what the installed script does."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["depthflow", *map(str, arguments)])
+        if cwd is not None:
+            patch.chdir(cwd)
+        with pytest.raises(SystemExit) as left:
+            main()
+    return Done(int(left.value.code or 0), out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("cli") / "digits.zarr"
+    done = run("record", "digits", "digits", "--store", path, "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert "360 samples, 13 depths, 17 tokens, 64 features, float32" in done.stdout
+    return path
+
+
+def test_the_installed_script_inspects():
+    script = Path(sys.executable).with_name("depthflow")
+    done = subprocess.run([script, "inspect", "digits"], capture_output=True, text=True, check=True)
+    assert "12: blocks.0 … blocks.11" in done.stdout
+    assert "1 cls, 16 patch (4×4)" in done.stdout
+
+
+def test_record_writes_what_python_records(store):
+    data = depthflow.datasets.digits("test")
+    expected = depthflow.record(depthflow.datasets.digits_vit(), data.images, labels=data.labels, progress=False)
+    opened = depthflow.open_trajectory(store)
+    np.testing.assert_array_equal(opened.values, expected.values)
+    np.testing.assert_array_equal(opened.label, data.labels)
+    np.testing.assert_array_equal(opened.token_type, expected.token_type)
+
+
+def test_analyze(store, tmp_path):
+    done = run("analyze", store, "-o", tmp_path / "out", "--measures", "convergence,basins", "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert "Do directions converge?" in done.stdout
+    assert "random directions" in done.stdout
+    written = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert written == ["basins.png", "convergence.png", "results.zarr", "summary.txt"]
+    tree = xr.open_datatree(tmp_path / "out" / "results.zarr", engine="zarr", consolidated=False)
+    assert tree["results/basins"].ari.dims == ("depth",)
+    assert tree["null/convergence"].angle.sizes["sample"] == 360
+    again = run("analyze", store, "-o", tmp_path / "out", "--quiet")
+    assert again.returncode == 2
+    assert "holds results already" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("inspect", "resnet"), "resnet"),
+        (("inspect", "timm:vit_smal_patch16_224"), "vit_small_patch16_224"),
+        (("record", "digits", "/no/such/folder", "--store", "t.zarr"), "/no/such/folder"),
+        (("record", "digits", "digits", "--store", "t.zarr", "--tokens", "reg"), "'reg'"),
+        (("record", "digits", "digits", "--store", "t.zarr", "--tokens", "0,x"), "whole numbers separated by commas"),
+        (("analyze", "nothing.zarr", "-o", "out"), "not a zarr v3 store"),
+        (("fold",), "No such command"),
+    ],
+)
+def test_a_mistake_is_one_clear_line(tmp_path, arguments, message):
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("*.zarr"))
+
+
+def test_an_unknown_measure(store, tmp_path):
+    done = run("analyze", store, "-o", tmp_path / "out", "--measures", "entropy", "--quiet")
+    assert done.returncode == 2
+    assert "knows the measures convergence, coherence, update_spectra, phases, basins; got 'entropy'" in done.stderr
+
+
+def test_a_folder_without_images(tmp_path):
+    (tmp_path / "notes.txt").write_text("no picture")
+    done = run("record", "digits", tmp_path, "--store", tmp_path / "t.zarr")
+    assert done.returncode == 2
+    assert "no images" in done.stderr
