@@ -11,6 +11,10 @@ from depthflow.errors import StoreError
 from depthflow.schema import SCHEMA_VERSION, STATE, check
 
 CHUNK_BYTES = 64 * 2**20
+DONE = "done"
+"""Variable of a recorded store: whether a sample's states are written."""
+COMPLETE = "complete"
+"""Attribute of a recorded store: whether its recording came to its end."""
 
 
 def save_trajectory(traj: xr.DataArray, path: str | Path) -> None:
@@ -54,7 +58,8 @@ def open_trajectory(path: str | Path) -> xr.DataArray:
     Raises
     ------
     StoreError
-        If there is no store, it holds no trajectory, or a newer depthflow wrote it.
+        If there is no store, it holds no trajectory, its recording was not finished (says how many samples are
+        missing), or a newer depthflow wrote it.
     """
     path = Path(path)
     if not (path / "zarr.json").is_file():
@@ -65,6 +70,13 @@ def open_trajectory(path: str | Path) -> xr.DataArray:
     if STATE not in dataset:
         raise StoreError(
             f"{path} holds {sorted(map(str, dataset.data_vars))}, not the variable {STATE!r} of a trajectory."
+        )
+    if not dataset.attrs.get(COMPLETE, True):
+        written, announced = int(dataset[DONE].sum()), dataset.sizes["sample"]
+        missing = f"{announced - written} of {announced}" if announced > written else f"all after the first {written}"
+        raise StoreError(
+            f"{path} is an unfinished recording: {missing} samples are missing. Finish it by calling record again with "
+            "the same model, inputs and store."
         )
     traj = dataset[STATE]
     version = traj.attrs.get("schema_version")

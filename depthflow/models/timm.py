@@ -1,0 +1,104 @@
+"""timm's transformers, by what each model says of itself; timm is never imported here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from depthflow.models.base import Adapter, Call, Refusal, TokenLayout
+from depthflow.models.generic import CONTAINERS, candidates, children, remedy, square
+from depthflow.schema import CLS, DISTILLATION, PATCH, REGISTER
+
+PREPROCESSING_KEYS = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
+
+
+class TimmAdapter(Adapter):
+    """A model of timm that keeps its blocks in ``blocks``."""
+
+    library = "timm"
+
+    def __init__(self, root: nn.Module, prefix: str = "") -> None:
+        super().__init__(root, prefix)
+        self.family = f"timm/{type(self.part).__name__}"
+        holder = getattr(self.part, "blocks", None)
+        if isinstance(holder, CONTAINERS):
+            self.named_blocks = children(self.dotted("blocks"), holder)
+        self.refusal = self._refuse()
+
+    def _refuse(self) -> Refusal | None:
+        stages = [dict(stage) for stage in getattr(self.part, "feature_info", None) or []]
+        shapes = list(dict.fromkeys((stage.get("reduction"), stage.get("num_chs")) for stage in stages))
+        if len(shapes) > 1:
+            listed = " → ".join(f"1/{reduction} size × {width}" for reduction, width in shapes)
+            return Refusal(
+                f"{self.family} is hierarchical: its states change shape with depth ({listed} features), so they have "
+                "no common space.",
+                "Pass blocks=[…] with the blocks of one stage of equal shape, or use an isotropic model.",
+            )
+        if not self.named_blocks:
+            return Refusal(f"{self.family} keeps no list of transformer blocks.", remedy(candidates(self.root)))
+        return None
+
+    def name(self) -> str:
+        """Return timm's name of the architecture; which weights were loaded, the model does not say."""
+        config = getattr(self.part, "pretrained_cfg", None) or {}
+        return config.get("architecture") or super().name()
+
+    def prefix_tokens(self) -> list[str]:
+        """Return the types of the tokens before the patches inside the blocks."""
+        part = self.part
+        if hasattr(part, "blocks_token_only") or hasattr(part, "cls_attn_blocks"):
+            return []  # CaiT and XCiT join the class token after these blocks
+        has_cls = getattr(part, "has_class_token", None)
+        if has_cls is None:
+            has_cls = isinstance(getattr(part, "cls_token", None), Tensor)
+        registers = getattr(part, "num_reg_tokens", None)
+        if registers is None:
+            token = getattr(part, "reg_token", None)
+            registers = token.shape[1] if isinstance(token, Tensor) else 0
+        distilled = isinstance(getattr(part, "dist_token", None), Tensor)
+        return [CLS] * bool(has_cls) + [DISTILLATION] * distilled + [REGISTER] * registers
+
+    def layout(self, call: Call | None = None) -> TokenLayout | None:
+        """Return prefix and patches; patches that were cut before, as NaFlex models take them, have no common grid."""
+        ready = call.tensor("x") if call else None
+        if call and ready is not None and ready.ndim == 3:
+            return TokenLayout.padded(
+                [*self.prefix_tokens(), *[PATCH] * ready.shape[1]], call.kwargs.get("patch_valid")
+            )
+        grid = self._grid(call.images() if call else None)
+        return TokenLayout.image(self.prefix_tokens(), grid) if grid else None
+
+    def _grid(self, images: Tensor | None) -> tuple[int, int] | None:
+        holders = (getattr(self.part, name, None) for name in ("patch_embed", "stem", "embeds"))
+        embed = next((holder for holder in holders if holder is not None), None)
+        fixed = square(getattr(embed, "grid_size", None))
+        if images is None and fixed:
+            return fixed
+        if images is None:
+            config = getattr(self.part, "pretrained_cfg", None) or {}
+            size = square(getattr(embed, "img_size", None)) or square(tuple(config.get("input_size") or ())[1:])
+        else:
+            size = square(tuple(images.shape[2:]))
+        if size is None:
+            return None
+        measure = getattr(embed, "dynamic_feat_size", None)
+        if callable(measure):
+            return square(measure(size))
+        patch = square(getattr(embed, "patch_size", None))
+        return (size[0] // patch[0], size[1] // patch[1]) if patch else None
+
+    def width(self) -> int | None:
+        """Return ``embed_dim``."""
+        width = getattr(self.part, "embed_dim", None) or getattr(self.part, "num_features", None)
+        return width if isinstance(width, int) else None
+
+    def final_norm(self) -> str | None:
+        """Return ``norm``, or ``fc_norm`` in models that norm after pooling."""
+        return self.first_norm(["norm", "fc_norm"])
+
+    def preprocessing(self) -> dict[str, Any] | None:
+        """Return timm's data configuration of the weights."""
+        config = getattr(self.part, "pretrained_cfg", None) or {}
+        return {key: config[key] for key in PREPROCESSING_KEYS if config.get(key) is not None} or None

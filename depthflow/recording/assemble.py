@@ -1,0 +1,67 @@
+"""Label recorded states: coords and attributes of a trajectory."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import depthflow
+from depthflow.schema import SCHEMA_VERSION, STATE, VARIABLES
+from depthflow.trajectories import STRING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from depthflow.models.base import Adapter
+    from depthflow.recording.tokens import Kept
+
+
+def coords(kept: Kept, depths: Sequence[int], samples: int, labels: np.ndarray | None) -> dict[str, Any]:
+    """Return the coords of a recording of ``samples`` samples."""
+    found: dict[str, Any] = {
+        "sample": np.arange(samples),
+        "depth": np.asarray(depths, dtype=np.int64),
+        "token": kept.token().astype(np.int64),
+        "token_type": ("token", np.array(kept.types(), dtype=STRING)),
+    }
+    places = kept.places()
+    if places is not None:
+        found |= {"row": ("token", np.array(places[0])), "col": ("token", np.array(places[1]))}
+    if labels is not None:
+        found["label"] = ("sample", labels)
+    return found
+
+
+def attributes(adapter: Adapter, modules: Sequence[str], dtype: str) -> dict[str, Any]:
+    """Return what a recording keeps of its model; every value is a number, a string or a list of strings."""
+    variable = VARIABLES[STATE]
+    found: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "model": adapter.name(),
+        "family": adapter.family,
+        "modules": list(modules),
+        "final_norm": "not applied",
+        "dtype": dtype,
+        "versions": _versions(adapter.library),
+        "long_name": variable.long_name,
+        "units": variable.units,
+    }
+    norm, preprocessing = adapter.final_norm(), adapter.preprocessing()
+    if norm is not None:
+        found["final_norm_module"] = norm
+    if preprocessing is not None:
+        found["preprocessing"] = json.dumps(preprocessing)
+    return found
+
+
+def _versions(library: str) -> str:
+    known = {"depthflow": depthflow.__version__}
+    for name in dict.fromkeys(["torch", library]):
+        try:
+            known[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return ", ".join(f"{name} {number}" for name, number in known.items())

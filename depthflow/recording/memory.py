@@ -1,0 +1,60 @@
+"""How much memory is free, and an error before it runs out."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from depthflow.errors import RecordError
+
+MARGIN = 0.9
+"""Share of the free memory that a recording may take: the model's own activations need the rest."""
+
+
+def available() -> int | None:
+    """Return the bytes of memory that this process can still take, or None where the system does not say."""
+    found = [size for size in (_system(), _control_group()) if size is not None]
+    return min(found) if found else None
+
+
+def _system() -> int | None:
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    names = os.sysconf_names if hasattr(os, "sysconf_names") else {}
+    if "SC_PHYS_PAGES" in names and "SC_PAGE_SIZE" in names:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return None
+
+
+def _control_group() -> int | None:
+    """Return what a container's limit leaves; cached files are given up when memory is asked for."""
+    group = Path("/sys/fs/cgroup")
+    if not all((group / name).is_file() for name in ("memory.max", "memory.current", "memory.stat")):
+        return None
+    limit = (group / "memory.max").read_text().strip()
+    if not limit.isdigit():
+        return None
+    stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    used = int((group / "memory.current").read_text()) - int(stat.get("inactive_file", 0))
+    return max(0, int(limit) - used)
+
+
+def require(needed: int, what: str) -> None:
+    """Raise unless ``needed`` bytes for ``what`` fit into the free memory."""
+    free = available()
+    if free is not None and needed > MARGIN * free:
+        raise RecordError(
+            f"{what} needs {_readable(needed)} of memory, and {_readable(free)} are free. Write to disk with "
+            "store='states.zarr', or keep less: tokens='cls+mean', depths=[…], dtype='float16', or fewer samples."
+        )
+
+
+def _readable(size: float) -> str:
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if size < 1000 or unit == "TB":
+            break
+        size /= 1000
+    return f"{size:.3g} {unit}"

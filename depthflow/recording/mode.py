@@ -1,0 +1,103 @@
+"""Run a model for reading only, and leave it exactly as it was found."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from depthflow.errors import DepthflowError, ParameterError, RecordError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from depthflow.recording.inputs import Batch
+
+
+PRECISIONS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+"""What a model computes in; weights may be kept in less."""
+
+
+@contextmanager
+def undisturbed(model: nn.Module, device: str | torch.device | None = None) -> Iterator[torch.device | None]:
+    """Run ``model`` in evaluation mode, without gradients, uncompiled, on ``device``; undo all of it, whatever happens.
+
+    Yields the device that inputs belong on, None for a model without parameters.
+    """
+    # Flags are set one by one: train() and eval() may be overridden to do more, such as merging weights.
+    modes = [(module, module.training) for module in model.modules()]
+    with ExitStack() as stack:
+        home: torch.device | None
+        if device is not None:
+            home = stack.enter_context(_moved(model, _device(device)))
+        else:
+            home = next((tensor.device for tensor in _tensors(model)), None)
+        stack.enter_context(torch.no_grad())
+        if "torch._dynamo" in sys.modules:  # else nothing can be compiled, and importing it takes a second
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.callback(_restore, modes)
+        for module, _ in modes:
+            module.training = False
+        yield home
+
+
+def call(model: nn.Module, batch: Batch, device: torch.device | None) -> None:
+    """Call ``model`` on ``batch``; an error of its own is raised again with the shape of what it was given.
+
+    Raises
+    ------
+    RecordError
+        From the model's error.
+    """
+    dtype = next((tensor.dtype for tensor in _tensors(model) if tensor.dtype in PRECISIONS), None)
+    args, kwargs = batch.to(device, dtype)
+    try:
+        model(*args, **kwargs)
+    except DepthflowError:
+        raise
+    except torch.OutOfMemoryError as error:
+        raise RecordError(
+            f"the device ran out of memory on a batch of {batch.size} samples: {error}. Lower batch_size."
+        ) from error
+    except Exception as error:
+        raise RecordError(
+            f"{type(model).__name__} failed on a batch of shape {batch.shape()}: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _tensors(model: nn.Module) -> Iterator[torch.Tensor]:
+    yield from model.parameters()
+    yield from model.buffers()
+
+
+def _restore(modes: list[tuple[nn.Module, bool]]) -> None:
+    for module, training in modes:
+        module.training = training
+
+
+def _device(device: str | torch.device) -> torch.device:
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:
+        raise ParameterError(f"record cannot use device={str(device)!r}: {str(error).splitlines()[0]}") from None
+    return found
+
+
+@contextmanager
+def _moved(model: nn.Module, device: torch.device) -> Iterator[torch.device]:
+    homes = {tensor.device for tensor in _tensors(model)}
+    if len(homes) > 1:
+        raise ParameterError(
+            f"record cannot move a model that lies on several devices ({', '.join(sorted(map(str, homes)))}). Leave "
+            "device=None, and each part runs where it is."
+        )
+    try:
+        model.to(device)
+        yield device
+    finally:
+        for home in homes:
+            model.to(home)
