@@ -57,7 +57,10 @@ def prepare(
     if consecutive:
         check_consecutive(checked, measure)
     if tokens is not None:
-        checked = checked.isel(token=token_indices(checked, tokens, measure))
+        chosen = token_indices(checked, tokens, measure)
+        run = len(chosen) == chosen[-1] - chosen[0] + 1 and bool(np.all(np.diff(chosen) == 1))
+        # A slice is a view, which saves a copy of the states.
+        checked = checked.isel(token=slice(chosen[0], chosen[-1] + 1) if run else chosen)
     lacking = [dim for dim in DIMS if dim not in checked.dims]
     if "depth" not in checked.coords:
         checked = checked.assign_coords(depth=np.arange(checked.sizes["depth"]))
