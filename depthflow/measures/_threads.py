@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from threading import Lock
+from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from threadpoolctl import ThreadpoolController
@@ -38,11 +38,11 @@ class Threads:
 
 
 class _Hold:
-    """How many callers hold the BLAS to one thread, and what gives it its threads back."""
+    """How many callers hold the BLAS to one thread, and how many threads its libraries had before."""
 
     lock = Lock()
     users = 0
-    limiter: Any = None
+    before: tuple[int, ...] = ()
 
 
 @contextmanager
@@ -50,7 +50,8 @@ def threads() -> Iterator[Threads]:
     """Give as many threads as the BLAS was allowed, and the BLAS one in each of them.
 
     The BLAS's limit is the whole process's. So of callers at the same time, as in dask's workers, the first sets it,
-    the last restores it, and all but the first get one thread.
+    the last restores it, and all but the first get one thread. Where the BLAS keeps its threads, because a thread of
+    someone else's has charge of them, there is one thread here.
     """
     count = _hold()
     try:
@@ -65,14 +66,43 @@ def _hold() -> int:
         _Hold.users += 1
         if _Hold.users > 1:
             return 1
-        blas = ThreadpoolController().select(user_api="blas")
-        count = max((library.num_threads for library in blas.lib_controllers), default=1)
-        _Hold.limiter = blas.limit(limits=1)
-        return count
+        _Hold.before = _blas_threads()
+        single = _set_blas_threads((1,) * len(_Hold.before))
+        return max(_Hold.before, default=1) if single else 1
 
 
 def _release() -> None:
     with _Hold.lock:
         _Hold.users -= 1
         if _Hold.users == 0:
-            _Hold.limiter.restore_original_limits()
+            _set_blas_threads(_Hold.before)
+
+
+def _libraries() -> list[Any]:
+    controllers: list[Any] = ThreadpoolController().select(user_api="blas").lib_controllers
+    return sorted(controllers, key=lambda library: str(library.filepath))
+
+
+def _blas_threads() -> tuple[int, ...]:
+    return tuple(library.num_threads for library in _libraries())
+
+
+def _set_blas_threads(numbers: tuple[int, ...]) -> bool:
+    """Set each library's number of threads and return whether that took.
+
+    From version 3.8 threadpoolctl obeys only the first thread that ever set them, for as long as it lives. A thread that
+    ends at once takes charge without keeping it, so that another may restore what this one set; where the caller is in
+    charge already, it does the same by itself.
+    """
+    libraries = _libraries()
+
+    def set_all() -> None:
+        for library, number in zip(libraries, numbers, strict=True):
+            library.set_num_threads(number)
+
+    brief = Thread(target=set_all)
+    brief.start()
+    brief.join()
+    if _blas_threads() != numbers:
+        set_all()
+    return _blas_threads() == numbers

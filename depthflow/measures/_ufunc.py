@@ -7,6 +7,7 @@ token, feature); it comes back as a Dataset whose coords are the trajectory's, i
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -124,20 +125,20 @@ def samplewise(
         dask_gufunc_kwargs={"output_sizes": {"block": len(depth) - 1, **(sizes or {})}},
     )
     arrays = results if isinstance(results, tuple) else (results,)
-    result = label(xr.Dataset(dict(zip(names, arrays, strict=True))), traj, lacking)
-    result.attrs["samplewise"] = 1
-    return result
+    return label(dict(zip(names, arrays, strict=True)), traj, lacking, {"samplewise": 1})
 
 
-def label(result: xr.Dataset, traj: xr.DataArray, lacking: Sequence[str]) -> xr.Dataset:
-    """Give ``result`` the trajectory's coords, the coords of ``block``, units and long names; drop ``lacking`` dims."""
-    coords: dict[Hashable, object] = {
-        name: coord
-        for name, coord in traj.coords.variables.items()
-        if set(coord.dims) <= set(result.dims) - {"feature"}
+def label(
+    variables: Mapping[str, Any], traj: xr.DataArray, lacking: Sequence[str], attrs: Mapping[str, Any]
+) -> xr.Dataset:
+    """Return ``variables`` with the trajectory's coords, the coords of ``block``, units and names, less ``lacking``."""
+    given = {name: xr.as_variable(variable) for name, variable in variables.items()}
+    dims = {dim for variable in given.values() for dim in variable.dims} - {"feature"}
+    coords: dict[Hashable, Any] = {
+        name: coord for name, coord in traj.coords.variables.items() if set(coord.dims) <= dims
     }
-    if "block" in result.dims:
+    if "block" in dims:
         coords.update(block_coords(traj))
-    result = result.assign_coords(coords)
-    dropped = {dim: 0 for dim in lacking if dim in result.dims}
-    return describe(result.isel(dropped, drop=True) if dropped else result)
+    result = describe(xr.Dataset(given, coords, dict(attrs)))
+    dropped = {dim: 0 for dim in lacking if dim in dims}
+    return result.isel(dropped, drop=True) if dropped else result

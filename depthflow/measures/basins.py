@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 
 from depthflow.errors import ParameterError, TrajectoryError, raise_faults
 from depthflow.kernels import sphere
@@ -14,12 +13,13 @@ from depthflow.measures._directions import choose, reduce_tokens
 from depthflow.measures._estimator import CHUNK, whole_number_fault
 from depthflow.measures._mixture import Units
 from depthflow.measures._threads import threads
-from depthflow.measures._ufunc import label as labelled
-from depthflow.measures._ufunc import prepare
+from depthflow.measures._ufunc import label, prepare
 from depthflow.measures.agreement import against_labels, drawn, label_codes
 from depthflow.schema import check
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from depthflow.measures._directions import Paths
     from depthflow.measures._threads import Threads
     from depthflow.trajectories import Tokens
@@ -162,15 +162,14 @@ def basins(
             "method": method,
             "seed": int(seed),
         }
-        label = label_codes(prepared)
-        if label is not None:
-            pairwise = drawn(len(label), max_pairwise, seed)
-            variables |= against_labels(paths, nearest, label, pairwise, run)
+        classes = label_codes(prepared)
+        if classes is not None:
+            pairwise = drawn(len(classes), max_pairwise, seed)
+            variables |= against_labels(paths, nearest, classes, pairwise, run)
             attrs["pairwise_samples"] = len(pairwise)
-    result = xr.Dataset(variables, attrs=attrs)
     if curve is not None:
-        result = result.assign(bic=("n_basins", curve)).assign_coords(n_basins=np.arange(1, len(curve) + 1))
-    return labelled(result, prepared, lacking)
+        variables |= {"bic": ("n_basins", curve), "n_basins": ("n_basins", np.arange(1, len(curve) + 1))}
+    return label(variables, prepared, lacking, attrs)
 
 
 def _check(

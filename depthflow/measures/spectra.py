@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import xarray as xr
 
 from depthflow.errors import ParameterError, TrajectoryError, raise_faults
 from depthflow.kernels import lowrank
@@ -16,6 +15,8 @@ from depthflow.measures._ufunc import Where, label, prepare, samplewise
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    import xarray as xr
 
     from depthflow.trajectories import Tokens
 
@@ -203,8 +204,7 @@ def _pooled(
             values[block, : len(found)] = found
     named = dict(zip(RANKS, lowrank.ranks(values, energy), strict=True))
     variables = {name: ("block", rank) for name, rank in named.items()}
-    result = xr.Dataset({"singular_value": (("block", "mode"), values[:, :kept]), **variables})
-    return label(result, traj, lacking)
+    return label({"singular_value": (("block", "mode"), values[:, :kept]), **variables}, traj, lacking, {})
 
 
 def _block_rows(traj: xr.DataArray, blocks: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
