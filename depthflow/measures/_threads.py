@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from threadpoolctl import ThreadpoolController
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 Result = TypeVar("Result")
 
@@ -42,7 +42,7 @@ class _Hold:
 
     lock = Lock()
     users = 0
-    before: tuple[int, ...] = ()
+    before: Mapping[str, int] = {}
 
 
 @contextmanager
@@ -66,9 +66,9 @@ def _hold() -> int:
         _Hold.users += 1
         if _Hold.users > 1:
             return 1
-        _Hold.before = _blas_threads()
-        single = _set_blas_threads((1,) * len(_Hold.before))
-        return max(_Hold.before, default=1) if single else 1
+        _Hold.before = blas_threads()
+        single = _set_blas_threads(dict.fromkeys(_Hold.before, 1))
+        return max(_Hold.before.values(), default=1) if single else 1
 
 
 def _release() -> None:
@@ -78,31 +78,35 @@ def _release() -> None:
             _set_blas_threads(_Hold.before)
 
 
+def blas_threads() -> dict[str, int]:
+    """Return how many threads each loaded BLAS may use, by the library's path."""
+    return {library.filepath: library.num_threads for library in _libraries()}
+
+
 def _libraries() -> list[Any]:
-    controllers: list[Any] = ThreadpoolController().select(user_api="blas").lib_controllers
-    return sorted(controllers, key=lambda library: str(library.filepath))
+    libraries: list[Any] = ThreadpoolController().select(user_api="blas").lib_controllers
+    return libraries
 
 
-def _blas_threads() -> tuple[int, ...]:
-    return tuple(library.num_threads for library in _libraries())
+def _set_blas_threads(numbers: Mapping[str, int]) -> bool:
+    """Set the number of threads of each library named and return whether that took.
 
-
-def _set_blas_threads(numbers: tuple[int, ...]) -> bool:
-    """Set each library's number of threads and return whether that took.
-
-    From version 3.8 threadpoolctl obeys only the first thread that ever set them, for as long as it lives. A thread that
-    ends at once takes charge without keeping it, so that another may restore what this one set; where the caller is in
-    charge already, it does the same by itself.
+    From version 3.8 threadpoolctl obeys only the first thread that ever set them, for as long as it lives. A thread
+    that ends at once takes charge without keeping it, so that another may restore what this one set; where the caller
+    is in charge already, it does the same by itself.
     """
-    libraries = _libraries()
+    libraries = [library for library in _libraries() if library.filepath in numbers]
 
     def set_all() -> None:
-        for library, number in zip(libraries, numbers, strict=True):
-            library.set_num_threads(number)
+        for library in libraries:
+            library.set_num_threads(numbers[library.filepath])
+
+    def took() -> bool:
+        return all(library.num_threads == numbers[library.filepath] for library in libraries)
 
     brief = Thread(target=set_all)
     brief.start()
     brief.join()
-    if _blas_threads() != numbers:
+    if not took():
         set_all()
-    return _blas_threads() == numbers
+    return took()

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import scipy.linalg  # noqa: F401 - loads its BLAS before the threads are counted
 from threadpoolctl import threadpool_limits
 
 import depthflow
@@ -14,18 +15,18 @@ from depthflow.measures import _threads
 
 
 def test_inside_the_blas_has_one_thread_and_after_it_what_it_had():
-    before = _threads._blas_threads()
+    before = _threads.blas_threads()
     with _threads.threads() as workers:
-        assert set(_threads._blas_threads()) == {1}
-        assert workers.count == max(before)
+        assert set(_threads.blas_threads().values()) == {1}
+        assert workers.count == max(before.values())
         with _threads.threads() as inner:
             assert inner.count == 1
-        assert set(_threads._blas_threads()) == {1}
-    assert _threads._blas_threads() == before
+        assert set(_threads.blas_threads().values()) == {1}
+    assert _threads.blas_threads() == before
 
 
 def test_callers_at_the_same_time_end_in_any_order():
-    before = _threads._blas_threads()
+    before = _threads.blas_threads()
 
     def hold(index: int) -> None:
         with _threads.threads():
@@ -33,14 +34,14 @@ def test_callers_at_the_same_time_end_in_any_order():
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(hold, range(60)))
-    assert _threads._blas_threads() == before
+    assert _threads.blas_threads() == before
 
 
 def test_after_an_error_too():
-    before = _threads._blas_threads()
+    before = _threads.blas_threads()
     with pytest.raises(ZeroDivisionError), _threads.threads() as workers:
         workers.map(lambda part: 1 // 0, 3, 1)
-    assert _threads._blas_threads() == before
+    assert _threads.blas_threads() == before
 
 
 def test_results_come_in_order():
@@ -50,13 +51,13 @@ def test_results_come_in_order():
 
 
 def test_under_dask_and_after_a_limit_of_the_users_own():
-    before = _threads._blas_threads()
+    before = _threads.blas_threads()
     traj = depthflow.trajectory(np.random.default_rng(0).normal(size=(20, 3, 7, 11)))
     for _ in range(3):
         depthflow.update_spectra(traj.chunk(sample=1)).compute()
-        assert _threads._blas_threads() == before
+        assert _threads.blas_threads() == before
     with threadpool_limits(1, user_api="blas"), _threads.threads() as workers:
         assert workers.count == 1
-    assert _threads._blas_threads() == before
+    assert _threads.blas_threads() == before
     depthflow.update_spectra(traj.chunk(sample=1)).compute()
-    assert _threads._blas_threads() == before
+    assert _threads.blas_threads() == before
