@@ -14,7 +14,7 @@ from depthflow.measures.convergence import convergence
 from depthflow.measures.phases import phases
 from depthflow.measures.spectra import update_spectra
 from depthflow.resample import random_directions
-from depthflow.schema import PATCH
+from depthflow.schema import PATCH, token_types
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -35,8 +35,7 @@ class Analysis:
 
 
 def _coherence(traj: xr.DataArray, seed: int) -> xr.Dataset:
-    types = traj["token_type"].values.tolist() if "token_type" in traj.coords else []
-    return coherence(traj, tokens=PATCH if PATCH in types else None)
+    return coherence(traj, tokens=PATCH if PATCH in token_types(traj) else None)
 
 
 MEASURES: Mapping[str, Callable[[xr.DataArray, int], xr.Dataset]] = {

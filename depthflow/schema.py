@@ -96,6 +96,22 @@ VARIABLES: Mapping[str, Variable] = {
 """Every variable that a measure returns, with its long name and units."""
 
 
+def labels(array: xr.DataArray, dim: str) -> np.ndarray:
+    """Return the labels along ``dim``: its coord's values, or the positions where it has none.
+
+    Read from the variables, as building a DataArray for each would cost more than a small measure.
+    """
+    coord = array.coords.variables.get(dim)
+    values: np.ndarray = np.arange(array.sizes[dim]) if coord is None else coord.values
+    return values
+
+
+def token_types(array: xr.DataArray | xr.Dataset) -> list[str]:
+    """Return the type of each token, ``"token"`` where they are not known."""
+    coord = array.coords.variables.get("token_type")
+    return [TOKEN] * array.sizes["token"] if coord is None else [str(kind) for kind in coord.values.tolist()]
+
+
 def describe(result: xr.Dataset) -> xr.Dataset:
     """Attach ``long_name`` and ``units`` to each variable of ``result``, in place, and return it."""
     for name, variable in result.variables.items():
@@ -133,7 +149,7 @@ def check(traj: object, what: str) -> xr.DataArray:
 
 def check_consecutive(traj: xr.DataArray, what: str) -> None:
     """Raise unless the depths follow one another, so that each step is one block."""
-    depth = traj["depth"].values if "depth" in traj.coords else np.arange(traj.sizes["depth"])
+    depth = labels(traj, "depth")
     gap = np.flatnonzero(np.diff(depth) != 1)
     if len(gap):
         raise TrajectoryError(
@@ -169,11 +185,11 @@ def _value_faults(traj: xr.DataArray) -> list[str]:
 def _coord_faults(traj: xr.DataArray) -> list[str]:
     faults = []
     if "depth" in traj.indexes:
-        depth = traj["depth"].values
+        depth = labels(traj, "depth")
         if not np.issubdtype(depth.dtype, np.integer) or np.any(np.diff(depth) <= 0) or depth[0] < 0:
             faults.append(f"needs depths that are increasing integers from 0; got {depth.tolist()}.")
     if "token_type" in traj.coords:
-        strange = sorted(set(map(str, traj["token_type"].values.ravel().tolist())) - set(TOKEN_TYPES))
+        strange = sorted(set(token_types(traj)) - set(TOKEN_TYPES))
         if strange:
             faults.append(f"knows the token types {TOKEN_TYPES}; got {strange}.")
     return faults

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from depthflow.resample import CONFIDENCE, mean_interval
-from depthflow.schema import CLS, PATCH
+from depthflow.schema import CLS, PATCH, token_types
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -46,7 +46,7 @@ def _shown(values: xr.DataArray, digits: int = 2) -> str:
 
 def _by_type(result: xr.Dataset) -> list[tuple[str, xr.Dataset]]:
     """Return the result's part for cls and for patches, or all of it where there is neither."""
-    types = result["token_type"].values.tolist() if "token_type" in result.coords else []
+    types = token_types(result)
     parts = [
         (kind, result.isel(token=[index for index, one in enumerate(types) if one == kind]))
         for kind in LEADING_TYPES

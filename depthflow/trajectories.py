@@ -21,6 +21,8 @@ from depthflow.schema import (
     VARIABLES,
     check,
     check_consecutive,
+    labels,
+    token_types,
 )
 
 if TYPE_CHECKING:
@@ -157,8 +159,7 @@ def updates(traj: xr.DataArray) -> xr.DataArray:
 
 def block_coords(traj: xr.DataArray) -> dict[str, Any]:
     """Return the coords of the dim ``block`` that belong to ``traj``: its numbers, and module names if known."""
-    depth = traj["depth"].values if "depth" in traj.coords else np.arange(traj.sizes["depth"])
-    block = depth[1:]
+    block = labels(traj, "depth")[1:]
     coords: dict[str, Any] = {"block": block}
     modules = traj.attrs.get("modules")
     if modules:
@@ -183,10 +184,7 @@ def token_indices(traj: xr.DataArray, tokens: Tokens, what: str = "select_tokens
     if not chosen:
         raise ParameterError(f"{what} needs at least one token; got tokens={tokens!r}.")
     if all(isinstance(item, str) for item in chosen):
-        if "token_type" in traj.coords:
-            types = [str(kind) for kind in traj["token_type"].values.tolist()]
-        else:
-            types = [TOKEN] * count
+        types = token_types(traj)
         absent = [kind for kind in chosen if kind not in types]
         if absent:
             raise ParameterError(
@@ -243,7 +241,7 @@ def _token_coords(
 ) -> dict[str, Any]:
     count = traj.sizes["token"]
     if token_type is None and "token_type" in traj.coords:
-        types = [str(kind) for kind in traj["token_type"].values.tolist()]
+        types = token_types(traj)
     elif token_type is None or isinstance(token_type, str):
         types = [token_type or TOKEN] * count
     else:

@@ -181,39 +181,63 @@ def _updates_along(states: np.ndarray, first: int, d: int, products: np.ndarray,
 
 
 @kernel()
-def _sharpen(states: np.ndarray, t: int, given: np.ndarray, depth: int, angle: np.ndarray, speed: np.ndarray) -> None:
-    """Take the angles of token ``t`` near 0 and π again, where the arccosine is not accurate."""
-    for d in range(angle.size):
-        if is_extreme(angle[d], SMALL):
-            if d == depth:
-                angle[d] = 0.0
-            elif depth >= 0:
-                angle[d] = chord_angle(states[d, t], states[depth, t])
-            else:
-                angle[d] = chord_angle(states[d, t], given)
-    for b in range(speed.size):
-        if is_extreme(speed[b], SMALL):
-            speed[b] = chord_angle(states[b + 1, t], states[b, t])
+def _any_extreme(angles: np.ndarray, small: float) -> bool:
+    found = False
+    for i in range(angles.size):
+        found |= is_extreme(angles[i], small)
+    return found
 
 
 @kernel()
-def _sharpen_turning(states: np.ndarray, t: int, turning: np.ndarray) -> None:
-    """Take the turning angles of token ``t`` near 0 and π again."""
-    for b in range(turning.size):
-        if is_extreme(turning[b], SMALL_TURN):
-            update, update_before = np.empty(states.shape[2]), np.empty(states.shape[2])
-            subtract(states[b + 1, t], states[b, t], update)
-            subtract(states[b, t], states[b - 1, t], update_before)
-            turning[b] = chord_angle(update, update_before)
+def _sharpen(angles: np.ndarray, states: np.ndarray, others: np.ndarray) -> None:
+    """Take the angles (token) between rows near 0 and π again, where the arccosine is not accurate."""
+    if _any_extreme(angles, SMALL):
+        for i in range(angles.size):
+            if is_extreme(angles[i], SMALL):
+                angles[i] = chord_angle(states[i], others[i % others.shape[0]])
 
 
 @kernel()
-def _settled(angle: np.ndarray, tolerance: float) -> int:
-    """Return the first position from which ``angle`` stays within tolerance, its size if there is none."""
-    position = angle.size
-    while position > 0 and angle[position - 1] <= tolerance:
-        position -= 1
-    return position
+def _sharpen_turning(angles: np.ndarray, earlier: np.ndarray, before: np.ndarray, states: np.ndarray) -> None:
+    """Take the turning angles (token) near 0 and π again."""
+    if _any_extreme(angles, SMALL_TURN):
+        update, update_before = np.empty(states.shape[1]), np.empty(states.shape[1])
+        for i in range(angles.size):
+            if is_extreme(angles[i], SMALL_TURN):
+                subtract(states[i], before[i], update)
+                subtract(before[i], earlier[i], update_before)
+                angles[i] = chord_angle(update, update_before)
+
+
+@kernel()
+def _sharpen_to_reference(angles: np.ndarray, states: np.ndarray, d: int, depth: int, given: np.ndarray) -> None:
+    """As :func:`_sharpen`, for the angles at depth ``d`` to the state at ``depth``, or to ``given`` if that is below 0."""
+    if depth < 0:
+        _sharpen(angles, states[d], given)
+    elif d != depth:
+        _sharpen(angles, states[d], states[depth])
+    else:
+        for i in range(angles.size):
+            angles[i] = 0.0 if angles[i] < SMALL else angles[i]  # a state without a direction stays NaN
+
+
+@kernel()
+def _settle(angles: np.ndarray, tolerance: float, after: int, settled: np.ndarray) -> None:
+    """Let the paths that are not within tolerance settle no earlier than at position ``after``."""
+    for i in range(angles.size):
+        settled[i] = settled[i] if angles[i] <= tolerance else after
+
+
+@kernel()
+def _angles_between(states: np.ndarray, others: np.ndarray, out: np.ndarray) -> None:
+    for i in range(out.size):
+        out[i] = angle_between(states[i], others[i])
+
+
+@kernel()
+def _straighten(ends: np.ndarray, path_length: np.ndarray, least: float, out: np.ndarray) -> None:
+    for i in range(out.size):
+        out[i] = min(ends[i] / path_length[i], 1.0) if path_length[i] > least else math.nan
 
 
 @kernel(parallel=True)
@@ -245,34 +269,37 @@ def _paths(
             else:
                 length[t - first] = load(given[t % given.shape[0]], reference)
             _walk(states_here, t, reference, updates, products[:, :, t - first])
+        settled[s, first:last] = 0
+        path_length[s, first:last] = 0.0
         for d in range(depths):
+            here = angle[s, d, first:last]
             _roots(products[0, d], norm[s, d, first:last])
             _cosines(products[1, d], norm[s, d, first:last], length, alignment[s, d, first:last])
-            angle[s, d, first:last] = alignment[s, d, first:last]
-            to_angles(angle[s, d, first:last])
+            here[:] = alignment[s, d, first:last]
+            to_angles(here)
+            _sharpen_to_reference(here, states_here[:, first:last], d, depth, given[first % given.shape[0] :])
+            _settle(here, tolerance, d + 1, settled[s, first:last])
         for b in range(blocks):
-            norm_before = norm[s, b, first:last]
-            _cosines(products[2, b + 1], norm[s, b + 1, first:last], norm_before, speed[s, b, first:last])
-            to_angles(speed[s, b, first:last])
+            norm_before, turned = norm[s, b, first:last], speed[s, b, first:last]
+            _cosines(products[2, b + 1], norm[s, b + 1, first:last], norm_before, turned)
+            to_angles(turned)
+            _sharpen(turned, states_here[b + 1, first:last], states_here[b, first:last])
+            path_length[s, first:last] += turned
             if updates:
+                norm_of_update, bent = update_norm[s, b, first:last], turning[s, b, first:last]
                 _updates_along(states_here, first, b + 1, products, of_updates)
-                _roots(of_updates[0], update_norm[s, b, first:last])
-                _cosines(of_updates[1], update_norm[s, b, first:last], norm_before, radial_fraction[s, b, first:last])
-                if b > 0:
-                    norms, norms_before = update_norm[s, b, first:last], update_norm[s, b - 1, first:last]
-                    _cosines(of_updates[2], norms, norms_before, turning[s, b, first:last])
-                    to_angles(turning[s, b, first:last])
-                else:
-                    turning[s, b, first:last] = math.nan
-        for t in range(first, last):
-            _sharpen(states_here, t, given[t % given.shape[0]], depth, angle[s, :, t], speed[s, :, t])
-            if updates:
-                _sharpen_turning(states_here, t, turning[s, :, t])
-            path_length[s, t] = speed[s, :, t].sum()
-            ends = angle[s, 0, t] if depth == blocks else angle_between(states_here[0, t], states_here[blocks, t])
-            turned = path_length[s, t] > blocks * LEAST_TURN
-            straightness[s, t] = min(ends / path_length[s, t], 1.0) if turned else math.nan
-            settled[s, t] = _settled(angle[s, :, t], tolerance)
+                _roots(of_updates[0], norm_of_update)
+                _cosines(of_updates[1], norm_of_update, norm_before, radial_fraction[s, b, first:last])
+                _cosines(of_updates[2], norm_of_update, update_norm[s, max(b - 1, 0), first:last], bent)
+                to_angles(bent)
+                earlier, before = states_here[max(b - 1, 0), first:last], states_here[b, first:last]
+                _sharpen_turning(bent, earlier, before, states_here[b + 1, first:last])
+        if updates:
+            turning[s, 0, first:last] = math.nan
+        ends = angle[s, 0, first:last].copy()
+        if depth != blocks:
+            _angles_between(states_here[0, first:last], states_here[blocks, first:last], ends)
+        _straighten(ends, path_length[s, first:last], blocks * LEAST_TURN, straightness[s, first:last])
     return (
         norm, alignment, angle, speed, turning, update_norm, radial_fraction, path_length, straightness, settled
     )  # fmt: skip

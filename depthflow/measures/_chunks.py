@@ -35,15 +35,8 @@ def parts(traj: xr.DataArray) -> Iterator[tuple[np.ndarray, Where]]:
     start = 0
     for size in sizes:
         part = traj.isel(sample=slice(start, start + size))
-        yield as_states(part.values), labels(part)
+        yield as_states(part.values), Where.of(part)
         start += size
-
-
-def labels(traj: xr.DataArray) -> Where:
-    """Return the labels of a trajectory's samples, depths and tokens."""
-    names = ("sample", "depth", "token")
-    known = [traj[name].values if name in traj.coords else np.arange(traj.sizes[name]) for name in names]
-    return Where(*known)
 
 
 def require_finite(states: np.ndarray, where: Where, measure: str) -> None:

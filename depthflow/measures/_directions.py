@@ -10,7 +10,7 @@ import xarray as xr
 from depthflow.errors import TrajectoryError
 from depthflow.kernels import sphere
 from depthflow.measures._ufunc import Where, as_states
-from depthflow.schema import CLS, MEAN, PAD, PATCH, TOKEN, check
+from depthflow.schema import CLS, DIMS, MEAN, PAD, PATCH, check, labels, token_types
 
 if TYPE_CHECKING:
     from depthflow.trajectories import Tokens
@@ -40,8 +40,7 @@ def choose(traj: xr.DataArray, tokens: Tokens, measure: str) -> Choice:
         return Choice(None if isinstance(tokens, str) and tokens == CLS else tokens, "the only token")
     if not (isinstance(tokens, str) and tokens == CLS):
         return Choice(tokens, "all tokens" if tokens is None else str(tokens))
-    known = "token_type" in traj.coords
-    types = np.array(traj["token_type"].values.tolist() if known else [TOKEN] * traj.sizes["token"])
+    types = np.array(token_types(traj))
     for kind in (CLS, PATCH, MEAN):
         if kind in types:
             return Choice(kind, kind)
@@ -54,9 +53,7 @@ def reduce_tokens(traj: xr.DataArray, measure: str) -> Paths:
     A single token's states are kept as they are; several tokens' unit vectors are averaged and the mean made a unit
     vector in float64. O(sample · depth · token · feature) time; the result takes sample · depth · feature numbers.
     """
-    depth = traj["depth"].values
-    token = traj["token"].values if "token" in traj.coords else np.arange(traj.sizes["token"])
-    sample = traj["sample"].values if "sample" in traj.coords else np.arange(traj.sizes["sample"])
+    sample, depth, token = (labels(traj, dim) for dim in DIMS[:3])
     single = traj.sizes["token"] == 1
     dtype = np.float32 if single and traj.dtype != np.float64 else np.float64
 

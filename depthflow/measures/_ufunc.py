@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from depthflow.errors import TrajectoryError
-from depthflow.schema import DIMS, check, check_consecutive, describe
+from depthflow.schema import DIMS, check, check_consecutive, describe, labels
 from depthflow.trajectories import Tokens, block_coords, token_indices
 
 Outputs = Mapping[str, Sequence[str]]
@@ -26,17 +26,20 @@ class Where:
     def __init__(self, sample: np.ndarray, depth: np.ndarray, token: np.ndarray) -> None:
         self.sample, self.depth, self.token = sample, depth, token
 
+    @classmethod
+    def of(cls, traj: xr.DataArray) -> Where:
+        """Return the labels of a prepared trajectory."""
+        return cls(*(labels(traj, dim) for dim in DIMS[:3]))
+
     def require_directions(self, norm: np.ndarray, measure: str, *, allow_nan: bool | None = False) -> None:
         """Raise unless every ``norm`` (sample, depth, token) is finite and positive, naming the first that is not.
 
         With ``allow_nan`` states without a direction pass, and what depends on them is NaN; None is for measures that
         have no such choice.
         """
-        if allow_nan:
+        if allow_nan or (norm.min() > 0 and norm.max() < np.inf):  # false where there is a NaN
             return
         bad = np.argwhere(~((norm > 0) & np.isfinite(norm)))
-        if not len(bad):
-            return
         sample, depth, token = bad[0]
         value = norm[sample, depth, token]
         problem = "a zero-norm state, which has no direction" if value == 0 else f"a state of norm {value}"
@@ -64,10 +67,10 @@ def prepare(
         checked = checked.isel(token=slice(chosen[0], chosen[-1] + 1) if run else chosen)
     lacking = [dim for dim in DIMS if dim not in checked.dims]
     if "depth" not in checked.coords:
-        checked = checked.assign_coords(depth=np.arange(checked.sizes["depth"]))
+        checked = checked.assign_coords(depth=labels(checked, "depth"))
     if lacking:
         checked = checked.expand_dims(lacking)
-    return checked.transpose(*DIMS), lacking
+    return checked if checked.dims == DIMS else checked.transpose(*DIMS), lacking
 
 
 def as_states(block: np.ndarray) -> np.ndarray:
@@ -102,9 +105,7 @@ def samplewise(
         In memory, each with ``sample`` first: what the kernel needs of each sample beside its states.
     """
     core = ("depth", "token", "feature")
-    depth = traj["depth"].values
-    token = traj["token"].values if "token" in traj.coords else np.arange(traj.sizes["token"])
-    sample = traj["sample"].values if "sample" in traj.coords else np.arange(traj.sizes["sample"])
+    sample, depth, token = (labels(traj, dim) for dim in DIMS[:3])
 
     def block(states: np.ndarray, samples: np.ndarray, *others: np.ndarray) -> tuple[np.ndarray, ...]:
         return kernel(as_states(states), Where(samples, depth, token), *others)

@@ -15,7 +15,7 @@ from depthflow.measures._mixture import Units
 from depthflow.measures._threads import threads
 from depthflow.measures._ufunc import label, prepare
 from depthflow.measures.agreement import against_labels, drawn, label_codes
-from depthflow.schema import check
+from depthflow.schema import check, labels
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -133,7 +133,7 @@ def basins(
     at = _check(traj, n_basins, depth, method, max_basins, n_init, max_pairwise, seed)
     choice = choose(traj, tokens, "basins")
     prepared, lacking = prepare(traj, "basins", tokens=choice.tokens)
-    depths = prepared["depth"].values
+    depths = labels(prepared, "depth")
     paths = reduce_tokens(prepared, "basins")
     end = Units(np.ascontiguousarray(paths.states[:, at]), paths.norm[:, at].copy())
     curve = None
@@ -201,7 +201,7 @@ def _check(
     faults += whole_number_fault("seed", seed, 0, LARGEST_SEED)
     if method not in METHODS:
         faults.append(f"knows the methods {METHODS}; got {method!r}.")
-    depths = traj["depth"].values if "depth" in traj.coords else np.arange(traj.sizes["depth"])
+    depths = labels(traj, "depth")
     least = -len(depths)
     whole = not whole_number_fault("depth", depth, least)
     place = np.flatnonzero(depths == depth) if whole and depth >= 0 else np.array([depth] if whole else [], dtype=int)

@@ -10,6 +10,7 @@ import xarray as xr
 
 from depthflow.errors import ParameterError, raise_faults
 from depthflow.measures._ufunc import Where, prepare, samplewise
+from depthflow.schema import labels
 from depthflow.trajectories import Tokens, token_indices
 
 if TYPE_CHECKING:
@@ -131,20 +132,20 @@ def convergence(
     from depthflow.kernels import angular
 
     states, lacking = prepare(traj, MEASURE, tokens=tokens, consecutive=True)
-    depths = states["depth"].values
+    depths = labels(states, "depth")
     faults = _tolerance_faults(tolerance)
     position, directions = _resolve(reference, traj, depths, faults)
     raise_faults(ParameterError, MEASURE, faults)
     if directions is not None and "token" in directions.dims:
         directions = directions.isel(token=token_indices(traj, tokens, MEASURE))
     same, beside = (None, []) if directions is None else _rows(directions)
-    labels = np.append(depths.astype(np.float64), np.nan)
+    settling = np.append(depths.astype(np.float64), np.nan)
 
     def kernel(block: np.ndarray, where: Where, *each: np.ndarray) -> tuple[np.ndarray, ...]:
         given = each[0] if each else same
         result = angular.paths(block, position if given is None else given, tolerance=tolerance)
         where.require_directions(result.norm, MEASURE, allow_nan=allow_nan)
-        return (*result[:-1], labels[result.settled])
+        return (*result[:-1], settling[result.settled])
 
     result = samplewise(states, lacking, kernel, OUTPUTS, beside=beside)
     said = "given" if directions is not None else reference if isinstance(reference, str) else int(depths[position])
