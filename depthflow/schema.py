@@ -109,7 +109,9 @@ def labels(array: xr.DataArray, dim: str) -> np.ndarray:
 def token_types(array: xr.DataArray | xr.Dataset) -> list[str]:
     """Return the type of each token, ``"token"`` where they are not known."""
     coord = array.coords.variables.get("token_type")
-    return [TOKEN] * array.sizes["token"] if coord is None else [str(kind) for kind in coord.values.tolist()]
+    if coord is None:
+        return [TOKEN] * array.sizes.get("token", 0)
+    return [str(kind) for kind in np.ravel(coord.values).tolist()]
 
 
 def describe(result: xr.Dataset) -> xr.Dataset:

@@ -211,7 +211,7 @@ def _sharpen_turning(angles: np.ndarray, earlier: np.ndarray, before: np.ndarray
 
 @kernel()
 def _sharpen_to_reference(angles: np.ndarray, states: np.ndarray, d: int, depth: int, given: np.ndarray) -> None:
-    """As :func:`_sharpen`, for the angles at depth ``d`` to the state at ``depth``, or to ``given`` if that is below 0."""
+    """As :func:`_sharpen`, for the angles at depth ``d`` to those at ``depth``, or to ``given`` if it is below 0."""
     if depth < 0:
         _sharpen(angles, states[d], given)
     elif d != depth:

@@ -1,8 +1,8 @@
 """Singular values of matrices, and the effective dimensions that follow from them.
 
 Spectra come from the smaller Gram matrix in float64, at half the cost of an SVD, wherever that can be right: forming
-the Gram matrix squares the condition number, so a Cholesky factorisation first certifies that no eigenvalue lies where
-rounding would show. Where one does, LAPACK's SVD takes over.
+the Gram matrix squares the condition number, so where its least eigenvalue lies so low that rounding would show,
+LAPACK's SVD takes over.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from depthflow.kernels._lanczos import stable_ranks
 
 RESOLVED = 1e-9
 """Least eigenvalue of a Gram matrix, relative to its largest, whose root still has a relative error below 1e-6."""
+
+ORDINARY = 1e60
+"""Up to this entry, and down to its inverse, a Gram matrix neither over- nor underflows."""
 
 TIE = 1e-12
 """Share of the energy by which modes may miss the share asked for, so that rounding does not add a mode."""
@@ -60,22 +63,9 @@ def singular_values_of_grams(grams: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
     Where rounding would show in the smallest root, there are zeros instead.
     """
-    floor = RESOLVED * np.linalg.norm(grams, axis=(1, 2))
-    resolved = np.array([_positive_above(gram, least) for gram, least in zip(grams, floor, strict=True)], dtype=bool)
-    values = np.zeros(grams.shape[:2])
-    values[resolved] = np.sqrt(np.linalg.eigvalsh(grams[resolved])[:, ::-1])
-    return values, resolved
-
-
-def _positive_above(gram: np.ndarray, floor: float) -> bool:
-    """Return whether every eigenvalue of ``gram`` exceeds ``floor``: whether the difference has a Cholesky factor."""
-    shifted = gram.copy()
-    shifted.flat[:: len(gram) + 1] -= floor
-    try:
-        np.linalg.cholesky(shifted)
-    except np.linalg.LinAlgError:
-        return False
-    return True
+    squares = np.linalg.eigvalsh(grams)[:, ::-1]
+    resolved = squares[:, -1] > RESOLVED * squares[:, 0]
+    return np.sqrt(np.where(resolved[:, None], squares, 0.0)), resolved
 
 
 def without_mean(matrices: np.ndarray) -> np.ndarray:
@@ -136,8 +126,14 @@ def stable_rank(matrices: np.ndarray) -> np.ndarray:
 
 
 def _scaled(matrices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return each matrix in float64 over a power of two near its largest entry, and that power; 0 for zeros."""
+    """Return each matrix in float64, at a size whose square is finite and not zero, and what it was divided by.
+
+    Matrices of an ordinary size are left as they are; that of a zero matrix is 0.
+    """
     largest = np.maximum(matrices.max((1, 2)), -matrices.min((1, 2))).astype(np.float64)
-    scale = np.where(largest > 0, np.exp2(np.frexp(largest)[1] - 1.0), 0.0)
-    scaled: np.ndarray = matrices / np.where(largest > 0, scale, 1.0)[:, None, None]
+    ordinary = (largest > 1 / ORDINARY) & (largest < ORDINARY)
+    scale = np.where(ordinary, 1.0, np.where(largest > 0, np.exp2(np.frexp(largest)[1] - 1.0), 0.0))
+    if ordinary.all():
+        return matrices.astype(np.float64, copy=False), scale
+    scaled: np.ndarray = matrices / np.where(scale > 0, scale, 1.0)[:, None, None]
     return scaled, scale

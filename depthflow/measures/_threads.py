@@ -38,10 +38,11 @@ class Threads:
 
 
 class _Hold:
-    """How many callers hold the BLAS to one thread, and how many threads its libraries had before."""
+    """How many callers hold the BLAS to one thread, its loaded libraries, and how many threads each had before."""
 
     lock = Lock()
     users = 0
+    libraries: Sequence[Any] = ()
     before: Mapping[str, int] = {}
 
 
@@ -66,8 +67,9 @@ def _hold() -> int:
         _Hold.users += 1
         if _Hold.users > 1:
             return 1
-        _Hold.before = blas_threads()
-        single = _set_blas_threads(dict.fromkeys(_Hold.before, 1))
+        _Hold.libraries = _libraries()
+        _Hold.before = {library.filepath: library.num_threads for library in _Hold.libraries}
+        single = _set_blas_threads(_Hold.libraries, dict.fromkeys(_Hold.before, 1))
         return max(_Hold.before.values(), default=1) if single else 1
 
 
@@ -75,7 +77,7 @@ def _release() -> None:
     with _Hold.lock:
         _Hold.users -= 1
         if _Hold.users == 0:
-            _set_blas_threads(_Hold.before)
+            _set_blas_threads(_Hold.libraries, _Hold.before)
 
 
 def blas_threads() -> dict[str, int]:
@@ -84,18 +86,18 @@ def blas_threads() -> dict[str, int]:
 
 
 def _libraries() -> list[Any]:
+    """Return the loaded libraries, which takes a millisecond as all that the process has loaded is looked through."""
     libraries: list[Any] = ThreadpoolController().select(user_api="blas").lib_controllers
     return libraries
 
 
-def _set_blas_threads(numbers: Mapping[str, int]) -> bool:
-    """Set the number of threads of each library named and return whether that took.
+def _set_blas_threads(libraries: Sequence[Any], numbers: Mapping[str, int]) -> bool:
+    """Set the number of threads of each library and return whether that took.
 
     From version 3.8 threadpoolctl obeys only the first thread that ever set them, for as long as it lives. A thread
     that ends at once takes charge without keeping it, so that another may restore what this one set; where the caller
     is in charge already, it does the same by itself.
     """
-    libraries = [library for library in _libraries() if library.filepath in numbers]
 
     def set_all() -> None:
         for library in libraries:

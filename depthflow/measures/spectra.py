@@ -24,6 +24,9 @@ NAME = "update_spectra"
 SLICE_BYTES = 2**20
 """Updates that one thread takes at a time: small matrices in batches, large ones singly."""
 
+HELD = 500
+"""NumPy's linear algebra holds the interpreter's lock, so that threads wait, up to this many rows a call in all."""
+
 RANKS = ("stable_rank", "effective_rank", "participation_ratio", "energy_rank")
 
 
@@ -89,13 +92,13 @@ def update_spectra(
     Notes
     -----
     Updates are taken in float64. The smaller Gram matrix in float64 gives the spectrum, about half the time of an SVD;
-    it squares the condition number, so its use is certified matrix by matrix by a Cholesky factorisation, and LAPACK's
-    SVD takes over where a singular value lies below about 3e-5 of the largest. Either way every
-    :math:`\sigma_i \ge 10^{-6} \sigma_1` has a relative error below 1e-5. Time grows as
+    it squares the condition number, so LAPACK's SVD takes over, matrix by matrix, where a singular value lies below
+    about 3e-5 of the largest. Either way every :math:`\sigma_i \ge 10^{-6} \sigma_1` has a relative error below 1e-5.
+    Time grows as
     samples × blocks × rows × features × min(rows, features), dealt out to the BLAS's threads matrix by matrix.
 
     Pooled, memory is one chunk of samples and one (feature, feature) matrix a block, whatever the number of samples.
-    Where the Gram matrix cannot be certified, the states are read a second time for a QR factorisation.
+    Where the Gram matrix does not resolve the spectrum, the states are read a second time for a QR factorisation.
 
     Of dask-backed input the unpooled result is lazy; the pooled one is computed at once, chunk by chunk.
 
@@ -173,7 +176,7 @@ def _each(
                 values[part, block, : found.shape[-1]] = found
 
         with threads() as workers:
-            at_once = SLICE_BYTES // (rows * features * 8)
+            at_once = max(SLICE_BYTES // (rows * features * 8), HELD // min(rows, features) + 1)
             workers.map(fill, samples, int(np.clip(at_once, 1, -(-samples // workers.count))))
         return (values[..., :kept], *lowrank.ranks(values, energy))
 
