@@ -46,14 +46,13 @@ def main() -> None:
     parser.add_argument("areas", nargs="*", default=AREAS, help=f"among {AREAS}; all by default")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes: answers are checked, times mean nothing")
     arguments = parser.parse_args()
-    rows: dict[str, list[Row]] = {}
     for area in arguments.areas:
-        rows[area] = []
+        rows = []
         for row in importlib.import_module(f"benchmarks.{area}").rows(arguments.smoke):
             print(shown(row), flush=True)
-            rows[area].append(row)
-    if not arguments.smoke:
-        keep(rows)
+            rows.append(row)
+        if not arguments.smoke:
+            keep({area: rows})
 
 
 def keep(rows: dict[str, list[Row]]) -> None:

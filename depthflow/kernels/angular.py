@@ -16,7 +16,7 @@ from depthflow.kernels._compile import kernel
 from depthflow.kernels._prefetch import prefetch
 from depthflow.kernels._rows import SMALL, angle_between, chord_angle, cosine, is_extreme, load, subtract, to_angles
 
-TILE = 32
+TILE = 64
 """Tokens of one unit of parallel work: their paths stay in a core's own cache until the unit is done."""
 
 AHEAD = 2

@@ -16,6 +16,9 @@ from depthflow.errors import TrajectoryError
 from depthflow.schema import DIMS, check, check_consecutive, describe, labels
 from depthflow.trajectories import Tokens, block_coords, token_indices
 
+SAMPLEWISE = {"samplewise": 1}
+"""Attribute of a result in which each sample is treated by itself, so that resampling needs no second computation."""
+
 Outputs = Mapping[str, Sequence[str]]
 """Name of each output → its dims after ``sample``, in the order in which the kernel returns them."""
 
@@ -111,22 +114,26 @@ def samplewise(
         return kernel(as_states(states), Where(samples, depth, token), *others)
 
     along_sample = [xr.Variable("sample", sample), *(other.variable for other in beside)]
-    if traj.chunks is not None:
-        traj = traj.chunk(dict.fromkeys(core, -1))
-        along_sample = [other.chunk(sample=traj.chunksizes["sample"]) for other in along_sample]
     names = list(outputs)
+    if traj.chunks is None:
+        arrays = block(traj.values, *(other.values for other in along_sample))
+        given = {name: (("sample", *outputs[name]), array) for name, array in zip(names, arrays, strict=True)}
+        return label(given, traj, lacking, SAMPLEWISE)
+    traj = traj.chunk(dict.fromkeys(core, -1))
+    along_sample = [other.chunk(sample=traj.chunksizes["sample"]) for other in along_sample]
     results = xr.apply_ufunc(
         block,
         traj.variable,
         *along_sample,
         input_core_dims=[core, *(other.dims[1:] for other in along_sample)],
         output_core_dims=[tuple(outputs[name]) for name in names],
+        keep_attrs=False,
         dask="parallelized",
         output_dtypes=[np.float64] * len(names),
         dask_gufunc_kwargs={"output_sizes": {"block": len(depth) - 1, **(sizes or {})}},
     )
-    arrays = results if isinstance(results, tuple) else (results,)
-    return label(dict(zip(names, arrays, strict=True)), traj, lacking, {"samplewise": 1})
+    lazy = results if isinstance(results, tuple) else (results,)
+    return label(dict(zip(names, lazy, strict=True)), traj, lacking, SAMPLEWISE)
 
 
 def label(

@@ -177,7 +177,9 @@ def _each(
 
         with threads() as workers:
             at_once = max(SLICE_BYTES // (rows * features * 8), HELD // min(rows, features) + 1)
-            workers.map(fill, samples, int(np.clip(at_once, 1, -(-samples // workers.count))))
+            calls = max(1, samples // at_once)
+            calls -= calls % workers.count if calls > workers.count else 0
+            workers.map(fill, samples, -(-samples // calls))
         return (values[..., :kept], *lowrank.ranks(values, energy))
 
     outputs = {"singular_value": ("block", "mode")} | {name: ("block",) for name in RANKS}
