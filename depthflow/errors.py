@@ -29,7 +29,11 @@ class ModelError(DepthflowError, TypeError):
 
 
 class UnsupportedModelError(ModelError):
-    """The model was understood, and its forward pass is not a trajectory of equal states."""
+    """The model was understood, and its forward pass is no trajectory of equal states; see ``reason`` and ``remedy``."""
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(f"{reason} {remedy}")
+        self.reason, self.remedy = reason, remedy
 
 
 class RecordError(DepthflowError, RuntimeError):

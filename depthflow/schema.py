@@ -173,7 +173,7 @@ def _dim_faults(traj: xr.DataArray) -> list[str]:
     elif unknown:
         faults.append(f"knows the dims {DIMS}; got {unknown[0]!r} too. Select or average over it first.")
     if "depth" in traj.dims and traj.sizes["depth"] < 2:
-        faults.append(f"needs at least two depths; got {traj.sizes['depth']}.")
+        faults.append(f"needs at least two depths, the input of a block and its output; got {traj.sizes['depth']}.")
     faults += [f"dim {dim!r} is empty." for dim in DIMS if dim != "depth" and traj.sizes.get(dim) == 0]
     return faults
 
@@ -181,7 +181,8 @@ def _dim_faults(traj: xr.DataArray) -> list[str]:
 def _value_faults(traj: xr.DataArray) -> list[str]:
     if np.issubdtype(traj.dtype, np.floating):
         return []
-    return [f"needs real floating-point states; got dtype {traj.dtype}. Convert with `.astype('float32')`."]
+    remedy = "Take the real part or the modulus." if traj.dtype.kind == "c" else "Convert with `.astype('float32')`."
+    return [f"needs real floating-point states; got dtype {traj.dtype}. {remedy}"]
 
 
 def _coord_faults(traj: xr.DataArray) -> list[str]:

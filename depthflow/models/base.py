@@ -86,17 +86,9 @@ class Refusal(NamedTuple):
     reason: str
     remedy: str
 
-    def error(self) -> RefusedError:
+    def error(self) -> UnsupportedModelError:
         """Return the error that says both."""
-        return RefusedError(self)
-
-
-class RefusedError(UnsupportedModelError):
-    """Says why and what to do, and keeps the two apart for :func:`depthflow.inspect`."""
-
-    def __init__(self, refusal: Refusal) -> None:
-        super().__init__(f"{refusal.reason} {refusal.remedy}")
-        self.refusal = refusal
+        return UnsupportedModelError(*self)
 
 
 class Adapter:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from depthflow.models.base import ModelInfo, RefusedError
+from depthflow.errors import UnsupportedModelError
+from depthflow.models.base import ModelInfo, Refusal
 from depthflow.models.detect import adapt
 from depthflow.recording.capture import settle
 from depthflow.recording.hooks import Tape
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from depthflow.models.base import Adapter, Refusal, TokenLayout
+    from depthflow.models.base import Adapter, TokenLayout
     from depthflow.models.generic import Blocks
 
 
@@ -71,8 +72,8 @@ def inspect(model: nn.Module, inputs: Any = None, *, blocks: Blocks = None) -> M
     try:
         with undisturbed(adapter.root) as home, Tape(adapter) as tape, tape.forward(1, measure):
             call(adapter.root, batch, home)
-    except RefusedError as error:
-        return _refused(adapter, error.refusal)
+    except UnsupportedModelError as error:
+        return _refused(adapter, Refusal(error.reason, error.remedy))
     layout = settle(adapter, adapter.layout(batch.call), sizes[0])
     return _described(adapter, tape.modules, layout, sizes[1], observed=True)
 
