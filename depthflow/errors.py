@@ -29,7 +29,7 @@ class ModelError(DepthflowError, TypeError):
 
 
 class UnsupportedModelError(ModelError):
-    """The model was understood, and its forward pass is no trajectory of equal states; see ``reason`` and ``remedy``."""
+    """The model was understood, and its states are not alike in shape; see ``reason`` and ``remedy``."""
 
     def __init__(self, reason: str, remedy: str) -> None:
         super().__init__(f"{reason} {remedy}")
