@@ -7,6 +7,7 @@ token, feature); it comes back as a Dataset whose coords are the trajectory's, i
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,8 @@ class Where:
         )
 
 
+_ONE_AT_A_TIME = Lock()
+
 Kernel = Callable[..., tuple[np.ndarray, ...]]
 
 
@@ -74,6 +77,15 @@ def prepare(
     if lacking:
         checked = checked.expand_dims(lacking)
     return checked if checked.dims == DIMS else checked.transpose(*DIMS), lacking
+
+
+def _exclusively(kernel: Kernel, *arguments: Any) -> tuple[np.ndarray, ...]:
+    """Run ``kernel`` while no other one runs: each takes all cores, and not every threading layer of Numba lets two in.
+
+    So of dask's threads one computes while the others read.
+    """
+    with _ONE_AT_A_TIME:
+        return kernel(*arguments)
 
 
 def as_states(block: np.ndarray) -> np.ndarray:
@@ -111,7 +123,7 @@ def samplewise(
     sample, depth, token = (labels(traj, dim) for dim in DIMS[:3])
 
     def block(states: np.ndarray, samples: np.ndarray, *others: np.ndarray) -> tuple[np.ndarray, ...]:
-        return kernel(as_states(states), Where(samples, depth, token), *others)
+        return _exclusively(kernel, as_states(states), Where(samples, depth, token), *others)
 
     along_sample = [xr.Variable("sample", sample), *(other.variable for other in beside)]
     names = list(outputs)

@@ -63,3 +63,9 @@ def test_every_variable_has_a_name_and_units():
     for name, variable in schema.VARIABLES.items():
         assert variable.long_name, name
         assert variable.units in {"1", "rad", "rad/block", "state unit"}, name
+
+
+def test_kernels_are_reachable_from_the_package():
+    code = "import depthflow; print(callable(depthflow.kernels.lowrank.stable_rank), *depthflow.kernels.__all__)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split()[:3] == ["True", "angular", "bessel"]
