@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 
 import numpy as np
 
 
-class _Running:
+class _Running(ABC):
     """Rows that arrive part by part, less their mean where ``center``, so that no part need be kept.
 
     The mean of two parts joined adds one row, their means' difference times √(n·m/(n + m)) (Chan et al. 1983,
@@ -30,8 +31,8 @@ class _Running:
         self.mean += len(rows) / total * step
         self.count = total
 
-    def _absorb(self, rows: np.ndarray) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _absorb(self, rows: np.ndarray) -> None: ...
 
 
 class RunningGram(_Running):
