@@ -14,6 +14,7 @@ from depthflow.schema import VARIABLES, check
 Measure = Callable[..., xr.Dataset | xr.DataArray]
 
 CONFIDENCE = 0.95
+PERCENTILES = (2.5, 97.5)
 
 
 def bootstrap(measure: Measure, traj: xr.DataArray, *, n: int = 200, seed: int = 0, **kwargs: Any) -> xr.Dataset:
@@ -56,6 +57,9 @@ def bootstrap(measure: Measure, traj: xr.DataArray, *, n: int = 200, seed: int =
     A measure that treats each sample by itself (its result says so in the attr ``samplewise``) is taken once, and its
     result is resampled. Any other takes ``n + 1`` times its time, and the memory of one resampled trajectory.
 
+    A sample that is drawn twice makes a pair of equal samples. Statistics of pairs (``ari``, ``nmi``, ``within_angle``,
+    CKA) see agreement in that, and their intervals shift; :func:`phases` leaves such pairs out of its own resamples.
+
     Examples
     --------
     >>> import depthflow
@@ -77,9 +81,8 @@ def bootstrap(measure: Measure, traj: xr.DataArray, *, n: int = 200, seed: int =
         draws = _means_of_draws(result, estimate, chosen)
     else:
         draws = _repeated(lambda rows: _estimates(measure(traj.isel(sample=rows), **kwargs)), estimate, chosen)
-    tail = 100 * (1 - CONFIDENCE) / 2
     for name, values in draws.items():
-        low, high = np.percentile(values, [tail, 100 - tail], axis=0)
+        low, high = np.percentile(values, PERCENTILES, axis=0)
         for end, bound in (("low", low), ("high", high)):
             estimate[f"{name}_{end}"] = estimate[name].copy(data=bound)
             long_name = estimate[name].attrs.get("long_name", name)
@@ -95,8 +98,7 @@ def mean_interval(values: np.ndarray, *, n: int = 200, seed: int = 0) -> tuple[f
     if not len(known):
         return np.nan, np.nan, np.nan
     means = known[rng.integers(len(known), size=(n, len(known)))].mean(axis=1)
-    tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.percentile(means, [tail, 100 - tail])
+    low, high = np.percentile(means, PERCENTILES)
     return float(known.mean()), float(low), float(high)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
 
     from depthflow.analysis import Analysis
 
+WIDTH = 100
 LEADING_TYPES = (CLS, PATCH)
+GROUPS = 100
+NORMAL_QUANTILE = 1.96
 MOST = 0.9
 """Share of the samples that the basins worth naming hold."""
 
@@ -27,12 +31,13 @@ def summarize(analysis: Analysis) -> str:
     for name, (question, sentences) in QUESTIONS.items():
         if name not in analysis.results:
             continue
-        lines = [question]
-        lines += [f"  {sentence}" for sentence in sentences(analysis.results[name])]
-        lines += [f"  · {analysis.null_name}: {sentence}" for sentence in sentences(analysis.null[name])]
-        parts.append("\n".join(lines))
+        found = [f"- {sentence}" for sentence in sentences(analysis.results[name])]
+        found += [f"· {analysis.null_name}: {sentence}" for sentence in sentences(analysis.null[name])]
+        lines = [fill(line, WIDTH, initial_indent="  ", subsequent_indent="    ") for line in found]
+        parts.append("\n".join([question, *lines]))
     parts.append(
-        f"Square brackets: {CONFIDENCE:.0%} intervals from resampled samples. A line that begins with · is the null."
+        f"Square brackets: {CONFIDENCE:.0%} intervals over samples, by the bootstrap (ari: by the jackknife). What begins "
+        "with · is the null."
     )
     return "\n\n".join(parts)
 
@@ -113,14 +118,29 @@ def _basins(result: xr.Dataset) -> list[str]:
         f"{depth[-1]} (median)"
     ]
     if "ari" in result:
+        shown = [0, len(depth) // 2, len(depth) - 1]
         lines.append(
-            "agreement with the classes (ari, nmi): "
-            + ", ".join(
-                f"{float(result.ari[index]):.2f}, {float(result.nmi[index]):.2f} at depth {depth[index]}"
-                for index in (0, len(depth) // 2, -1)
-            )
+            f"agreement with the classes at depths {', '.join(str(depth[index]) for index in shown)}: "
+            f"ari {', '.join(_ari(result, index) for index in shown)}; "
+            f"nmi {', '.join(f'{float(result.nmi[index]):.2f}' for index in shown)}"
         )
     return lines
+
+
+def _ari(result: xr.Dataset, index: int) -> str:
+    """Return the adjusted Rand index at a depth, with its interval for these clusters.
+
+    By the delete-a-group jackknife: to a resample, a sample drawn twice is a pair that agrees, which lifts the index.
+    """
+    from sklearn.metrics import adjusted_rand_score
+
+    basin, label = result["basin_at_depth"].values[:, index], np.unique(result["label"].values, return_inverse=True)[1]
+    groups = min(GROUPS, len(label) // 2)
+    group = np.arange(len(label)) % groups
+    left = np.array([adjusted_rand_score(label[group != out], basin[group != out]) for out in range(groups)])
+    margin = NORMAL_QUANTILE * np.sqrt((groups - 1) * left.var())
+    estimate = float(result.ari[index])
+    return f"{estimate:.2f} [{estimate - margin:.2f}, {min(estimate + margin, 1.0):.2f}]"
 
 
 QUESTIONS: Mapping[str, tuple[str, Callable[[xr.Dataset], list[str]]]] = {
