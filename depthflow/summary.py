@@ -36,8 +36,8 @@ def summarize(analysis: Analysis) -> str:
         lines = [fill(line, WIDTH, initial_indent="  ", subsequent_indent="    ") for line in found]
         parts.append("\n".join([question, *lines]))
     parts.append(
-        f"Square brackets: {CONFIDENCE:.0%} intervals over samples, by the bootstrap (ari: by the jackknife). What begins "
-        "with · is the null."
+        f"Square brackets: {CONFIDENCE:.0%} intervals over samples, by the bootstrap (ari: by the jackknife). What "
+        "begins with · is the null."
     )
     return "\n\n".join(parts)
 
