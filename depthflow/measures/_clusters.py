@@ -11,7 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 from depthflow.errors import ParameterError
 from depthflow.kernels import sphere
 from depthflow.measures._estimator import CHUNK
-from depthflow.measures._mixture import Units, cluster_sums, maximised
+from depthflow.measures._mixture import LEAST_MEMBERS, Units, cluster_sums, maximised
 from depthflow.measures._threads import Threads, threads
 from depthflow.measures.spherical_kmeans import SphericalKMeans
 from depthflow.measures.von_mises_fisher import VonMisesFisherMixture
@@ -62,8 +62,8 @@ def cluster(end: Units, n_basins: int, method: str, n_init: int, seed: int) -> C
     if method == "vmf":
         return Clusters(label, centers, mixture.concentrations_[order])
     with threads() as run:
-        sums = cluster_sums(end, label, n_basins, run)
-    return Clusters(label, centers, maximised(*sums, centers).concentrations)
+        counts, sums = cluster_sums(end, label, n_basins, run)
+    return Clusters(label, centers, maximised(counts, sums, centers, counts < LEAST_MEMBERS).concentrations)
 
 
 def silhouette(end: Units, label: np.ndarray, n_basins: int, run: Threads) -> np.ndarray:

@@ -96,7 +96,8 @@ def best_estimate(
     for _ in range(n_init if n_components > 1 else 1):
         centers = seed_centers(data, n_components, rng, run)
         partition = iterate(data, centers, max_iter, tol, run)
-        components = maximised(*cluster_sums(units, partition.labels, n_components, run), partition.centers)
+        counts, sums = cluster_sums(units, partition.labels, n_components, run)
+        components = maximised(counts, sums, partition.centers, counts < LEAST_MEMBERS)
         starts.append(_Expected(components, *_expect(units, components, run)))
     return _climb(units, max(starts, key=lambda start: start.log_likelihood), max_iter, tol, run)
 
@@ -104,9 +105,11 @@ def best_estimate(
 def _climb(units: Units, now: _Expected, max_iter: int, tol: float, run: Threads) -> Estimate:
     """Alternate maximisation and expectation until the mean log-likelihood changes by no more than ``tol``."""
     n_iter, settled = 0, False
+    lone = np.zeros(len(now.counts), dtype=bool)
     while n_iter < max_iter and not settled:
         n_iter += 1
-        components = maximised(now.counts, now.sums, now.components.means)
+        lone |= now.counts < LEAST_MEMBERS  # for good: at the border a component would go to and fro for ever
+        components = maximised(now.counts, now.sums, now.components.means, lone)
         before, now = now.log_likelihood, _Expected(components, *_expect(units, components, run))
         settled = abs(now.log_likelihood - before) <= tol
     return Estimate(now.components, now.log_likelihood, n_iter, settled)
@@ -144,12 +147,12 @@ def cluster_sums(units: Units, label: np.ndarray, n_clusters: int, run: Threads)
     return weighted_sums(units, lambda _, part: one_hot[label[part]], run)
 
 
-def maximised(counts: np.ndarray, sums: np.ndarray, means: np.ndarray) -> Components:
+def maximised(counts: np.ndarray, sums: np.ndarray, means: np.ndarray, lone: np.ndarray) -> Components:
     """Return the components of greatest likelihood, given the samples' shares.
 
-    A component with too few samples to have a spread takes the concentration that all components share, from their
-    pooled 1 − R̄ over n − k degrees of freedom: its own likelihood would grow without bound. One whose samples cancel
-    keeps its mean.
+    A component that is ``lone``, with too few samples to have a spread, takes the concentration that all components
+    share, from their pooled 1 − R̄ over n − k degrees of freedom: its own likelihood would grow without bound. One whose
+    samples cancel keeps its mean.
     """
     dimension = sums.shape[1]
     total, (n_components, _) = counts.sum(), sums.shape
@@ -157,7 +160,6 @@ def maximised(counts: np.ndarray, sums: np.ndarray, means: np.ndarray) -> Compon
     kept = length <= CANCELLED * np.maximum(counts, 1.0)
     directions = np.where(kept[:, None], means, sums / np.where(kept, 1.0, length)[:, None])
     kappa = np.array([concentration(dimension, r / max(n, 1.0)) for r, n in zip(length, counts, strict=True)])
-    lone = counts < LEAST_MEMBERS
     if lone.any():
         freedom = total - n_components
         pooled = min(1.0, (total - length.sum()) / freedom) if freedom > 0 else 0.0

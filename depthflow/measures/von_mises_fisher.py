@@ -74,7 +74,7 @@ class VonMisesFisherMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
     Expectation–maximisation (Banerjee et al. 2005). κ solves A_D(κ) = I_{D/2}(κ)/I_{D/2−1}(κ) = R̄, the component's mean
     resultant length, by Newton's method to convergence, where Sra (2012) takes two steps from the same start; I_ν comes
     from its uniform expansion for large order (DLMF 10.41), so that neither D nor κ over- or underflows. A component
-    that comes down to a single row has no spread, and takes the concentration pooled over all components; one whose
+    that comes down to a single row has no spread, and from then on takes the concentration pooled over all; one whose
     rows share one direction has κ = 1e10.
 
     O(n_samples · n_features · n_components) time an iteration, in float64, chunk by chunk; one copy of the rows in

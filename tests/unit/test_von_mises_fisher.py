@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -129,3 +130,11 @@ def test_bad_arguments(rows: np.ndarray, arguments: dict[str, Any], message: str
 def test_all_bad_arguments_are_listed(rows: np.ndarray) -> None:
     with pytest.raises(ParameterError, match="2 faults"):
         VonMisesFisherMixture(0, max_iter=0).fit(rows)
+
+
+def test_a_component_at_the_border_of_one_row_settles() -> None:
+    rows = 3 * np.random.RandomState(0).uniform(size=(20, 3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for seed in range(20):
+            VonMisesFisherMixture(3, n_init=1, random_state=seed).fit(rows)
