@@ -108,7 +108,7 @@ def _climb(units: Units, now: _Expected, max_iter: int, tol: float, run: Threads
     lone = np.zeros(len(now.counts), dtype=bool)
     while n_iter < max_iter and not settled:
         n_iter += 1
-        lone |= now.counts < LEAST_MEMBERS  # for good: at the border a component would go to and fro for ever
+        lone |= now.counts < LEAST_MEMBERS  # for good: at the border a component would change back at every step
         components = maximised(now.counts, now.sums, now.components.means, lone)
         before, now = now.log_likelihood, _Expected(components, *_expect(units, components, run))
         settled = abs(now.log_likelihood - before) <= tol
