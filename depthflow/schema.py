@@ -92,8 +92,35 @@ VARIABLES: Mapping[str, Variable] = {
     "within_angle": Variable("mean angle between samples of the same label", "rad"),
     "between_angle": Variable("mean angle between samples of different labels", "rad"),
     "bic": Variable("Bayesian information criterion of the mixture (lower is better)", "1"),
+    # dmd
+    "eigenvalue": Variable("eigenvalue of the operator", "1"),
+    "mode_vector": Variable("unit right eigenvector of the operator", "1"),
+    "amplitude": Variable("root mean square of the initial states' coordinate along the mode", "state unit"),
+    "growth": Variable("growth rate of the mode", "1/block"),
+    "frequency": Variable("angular frequency of the mode", "rad/block"),
+    "operator": Variable("linear operator of one block", "1"),
+    "error": Variable("relative error of the prediction", "1"),
+    "error_identity": Variable("relative error of leaving the state as it is", "1"),
+    "error_endpoint": Variable("relative error of the best map for the horizon", "1"),
+    "error_per_step": Variable("relative error of the best maps of each block", "1"),
+    "skill": Variable("share of the squared error of the identity that the prediction removes", "1"),
 }
 """Every variable that a measure returns, with its long name and units."""
+
+_JACOBIAN = {
+    "singular_value": Variable("singular value of the Jacobian", "1"),
+    "exponent": Variable("finite-depth Lyapunov exponent", "1/block"),
+}
+
+VARIABLES_OF: Mapping[str, Mapping[str, Variable]] = {
+    "perturb": {
+        "angle": Variable("angle between the perturbed and the unperturbed state", "rad"),
+        "gain": Variable("rms angle of the perturbed tokens over the angle of the push", "1"),
+    },
+    "jacobian": _JACOBIAN,
+    "finite_jacobian": _JACOBIAN,
+}
+"""What a variable means in the result of one measure, where another measure's variable has the same name."""
 
 
 def labels(array: xr.DataArray, dim: str) -> np.ndarray:
@@ -114,10 +141,11 @@ def token_types(array: xr.DataArray | xr.Dataset) -> list[str]:
     return [str(kind) for kind in np.ravel(coord.values).tolist()]
 
 
-def describe(result: xr.Dataset) -> xr.Dataset:
-    """Attach ``long_name`` and ``units`` to each variable of ``result``, in place, and return it."""
+def describe(result: xr.Dataset, measure: str = "") -> xr.Dataset:
+    """Attach to each variable of ``result`` its ``long_name`` and ``units`` in ``measure``, in place, and return it."""
+    meanings = {**VARIABLES, **VARIABLES_OF.get(measure, {})}
     for name, variable in result.variables.items():
-        known = VARIABLES.get(str(name))
+        known = meanings.get(str(name))
         if known is not None:
             variable.attrs.update(long_name=known.long_name, units=known.units)
     return result

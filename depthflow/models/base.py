@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,6 +14,7 @@ from depthflow.schema import OFF_GRID, PAD, PATCH
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,10 @@ class Adapter:
     def preprocessing(self) -> dict[str, Any] | None:
         """Return how the model's images are to be prepared, where the model says it."""
         return None
+
+    def replayable(self) -> AbstractContextManager[None]:
+        """Return a context in which calling a block changes nothing that its next call depends on."""
+        return nullcontext()
 
     def dotted(self, name: str) -> str:
         """Return the name inside ``root`` of the part's submodule ``name``."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from torch import Tensor, nn
 
 from depthflow.errors import ParameterError
 from depthflow.models.base import Adapter, Call, Refusal, TokenLayout
 from depthflow.schema import CLS, DISTILLATION, REGISTER
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
 
 Blocks: TypeAlias = str | nn.Module | Sequence[nn.Module] | None
 
@@ -153,6 +156,10 @@ class GivenBlocks(Adapter):
     def preprocessing(self) -> dict[str, object] | None:
         """Return the family's preprocessing."""
         return self.found.preprocessing()
+
+    def replayable(self) -> AbstractContextManager[None]:
+        """Return the family's context."""
+        return self.found.replayable()
 
 
 def _given(root: nn.Module, blocks: Blocks) -> list[tuple[str, nn.Module]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -88,6 +89,19 @@ class HuggingFaceAdapter(Adapter):
         if not stacks:
             return Refusal(f"{self.family} keeps no list of transformer layers.", remedy(candidates(self.root)))
         return None
+
+    @contextmanager
+    def replayable(self) -> Iterator[None]:
+        """Turn the cache of keys and values off, to which every call of a block would add."""
+        cached = getattr(self.config, "use_cache", None)
+        if cached is None:
+            yield
+            return
+        self.config.use_cache = False
+        try:
+            yield
+        finally:
+            self.config.use_cache = cached
 
     def name(self) -> str:
         """Return the name or folder that the weights came from, else the class."""

@@ -39,13 +39,10 @@ def attributes(adapter: Adapter, modules: Sequence[str], dtype: str) -> dict[str
     """Return what a recording keeps of its model; every value is a number, a string or a list of strings."""
     variable = VARIABLES[STATE]
     found: dict[str, Any] = {
-        "schema_version": SCHEMA_VERSION,
-        "model": adapter.name(),
-        "family": adapter.family,
+        **provenance(adapter),
         "modules": list(modules),
         "final_norm": "not applied",
         "dtype": dtype,
-        "versions": _versions(adapter.library),
         "long_name": variable.long_name,
         "units": variable.units,
     }
@@ -55,6 +52,16 @@ def attributes(adapter: Adapter, modules: Sequence[str], dtype: str) -> dict[str
     if preprocessing is not None:
         found["preprocessing"] = json.dumps(preprocessing)
     return found
+
+
+def provenance(adapter: Adapter) -> dict[str, Any]:
+    """Return which model a result is of, by which software."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "model": adapter.name(),
+        "family": adapter.family,
+        "versions": _versions(adapter.library),
+    }
 
 
 def _versions(library: str) -> str:

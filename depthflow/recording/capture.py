@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from depthflow.errors import ParameterError, RecordError
-from depthflow.recording.tokens import Kept, choose, unknown
+from depthflow.recording.tokens import Kept, choose, require_same, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +33,7 @@ class Capture:
         self.position = 0
         """Number of the batch's first sample."""
         self._given = depths
-        self._first: tuple[list[str], list[int], object] | None = None
+        self._first: Kept | None = None
         self._blocks = len(adapter.blocks)
         self._slots: dict[int, int] = {}
         self._shape: tuple[int, int, int] | None = None
@@ -100,16 +100,11 @@ class Capture:
         """Settle which tokens are kept on the first batch, require the same of later ones, and get room."""
         layout = settle(self.adapter, self.adapter.layout(self._call), state.shape[1])
         kept = choose(self.tokens, layout)
-        labels = kept.types(), kept.token().tolist(), kept.places()
-        if self._first not in (None, labels):
-            raise RecordError(
-                f"a batch has other tokens than the first: {kept.layout} against {self.kept.layout}. Give all "
-                "batches one shape (one image size, one length of text), or choose tokens that all have, such as "
-                "tokens='cls'."
-            )
+        if self._first is not None:
+            require_same(self._first, kept)
         shape = (len(self.depths), kept.count, state.shape[2])
         if self._shape is None:
-            self._first = labels
+            self._first = kept
             self._slots = {depth: slot for slot, depth in enumerate(self.depths)}
             self._shape = shape
             self.sink.open(shape, self.dtype)

@@ -15,7 +15,7 @@ from depthflow.models.detect import adapt
 from depthflow.recording.assemble import attributes, coords
 from depthflow.recording.capture import Capture
 from depthflow.recording.hooks import Tape
-from depthflow.recording.inputs import Batch, Feed
+from depthflow.recording.inputs import Batch, Feed, batch_size_faults
 from depthflow.recording.mode import call, undisturbed
 from depthflow.recording.sinks import MemorySink
 from depthflow.recording.stream import StoreSink, settings
@@ -185,8 +185,7 @@ def _check_options(depths: Sequence[int] | None, batch_size: int, dtype: str) ->
     faults = []
     if dtype not in DTYPES:
         faults.append(f"needs dtype as one of {sorted(DTYPES)}; got {dtype!r}.")
-    if not isinstance(batch_size, int | np.integer) or isinstance(batch_size, bool) or batch_size < 1:
-        faults.append(f"needs batch_size as a whole number from 1; got {batch_size!r}.")
+    faults += batch_size_faults(batch_size)
     chosen = None if depths is None else list(depths) if isinstance(depths, Sequence | range | np.ndarray) else [depths]
     whole = chosen is None or all(
         isinstance(d, int | np.integer) and not isinstance(d, bool) and d >= 0 for d in chosen

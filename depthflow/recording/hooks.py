@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from depthflow.errors import RecordError
 from depthflow.models.base import Adapter, Refusal
+from depthflow.recording.arguments import leaving, take_state
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -79,9 +80,9 @@ class Tape:
             if self._keep is None:
                 return
             if not self._calls:
-                self._see(0, _entering(args, kwargs, self._names[number]))
+                self._see(0, take_state(args, kwargs, self._names[number])[0])
             elif number in self._calls:
-                self._require_chain(number, _entering(args, kwargs, self._names[number]))
+                self._require_chain(number, take_state(args, kwargs, self._names[number])[0])
 
         return hook
 
@@ -90,7 +91,7 @@ class Tape:
             if self._keep is None:
                 return
             self._calls.append(number)
-            self._last = _leaving(output, self._names[number])
+            self._last = leaving(output, self._names[number])
             self._see(len(self._calls), self._last)
 
         return hook
@@ -156,27 +157,3 @@ class Tape:
                 "Pass blocks=[…] with modules whose outputs have these axes.",
             )
         return None
-
-
-def _entering(args: tuple[Any, ...], kwargs: Mapping[str, Any], name: str) -> Tensor:
-    """Return the state that a block is given: its first tensor, which comes by position in all but a few models."""
-    for value in (*args[:1], *kwargs.values()):
-        if isinstance(value, list | tuple) and len(value) == 1:
-            value = value[0]
-        if isinstance(value, Tensor):
-            return value
-    raise Refusal(
-        f"the block {name!r} is called without a tensor.", "Pass blocks=[…] with modules that take states."
-    ).error()
-
-
-def _leaving(output: Any, name: str) -> Tensor:
-    """Return the state that a block passes on: its output, or the first element of a tuple or of a list of one."""
-    if isinstance(output, tuple) or (isinstance(output, list) and len(output) == 1):
-        output = output[0]
-    if isinstance(output, Tensor):
-        return output
-    raise Refusal(
-        f"the block {name!r} returns {type(output).__name__}, not a state.",
-        "Pass blocks=[…] with modules that return a tensor, or a tuple that starts with one.",
-    ).error()

@@ -39,6 +39,15 @@ class Batch:
         labels = None if self.labels is None else self.labels[start:stop]
         return Batch(Call(tuple(map(cut, self.call.args)), kwargs), stop - start, labels)
 
+    def doubled(self) -> Batch:
+        """Return the samples followed by themselves."""
+
+        def twice(value: Any) -> Any:
+            return torch.cat([value, value]) if isinstance(value, Tensor) and value.ndim > 0 else value
+
+        kwargs = {name: twice(value) for name, value in self.call.kwargs.items()}
+        return Batch(Call(tuple(map(twice, self.call.args)), kwargs), 2 * self.size)
+
     def shape(self) -> str:
         """Return the shapes of what the model is called with, for messages."""
         shapes = {name: tuple(value.shape) for name, value in self.call.named().items() if isinstance(value, Tensor)}
@@ -69,7 +78,7 @@ class Feed:
             self.count = whole.size
             self._batches = _slices(whole, batch_size)
         elif isinstance(inputs, str) or not isinstance(inputs, Iterable):
-            raise RecordError(f"record needs inputs as {KINDS}; got {type(inputs).__name__}.")
+            raise RecordError(f"needs inputs as {KINDS}; got {type(inputs).__name__}.")
         else:
             self.count = _announced(inputs)
             self._batches = (_batch(item, keep_labels=labels is None) for item in inputs)
@@ -79,7 +88,7 @@ class Feed:
     def check_labels(self, count: int) -> None:
         """Raise unless there is one label for each of ``count`` samples."""
         if self.labels is not None and len(self.labels) != count:
-            raise ParameterError(f"record needs one label for each of {count} samples; got {len(self.labels)} labels.")
+            raise ParameterError(f"needs one label for each of {count} samples; got {len(self.labels)} labels.")
 
     def labels_of(self, batch: Batch, position: int) -> np.ndarray | None:
         """Return the labels of a batch whose first sample is number ``position``."""
@@ -93,13 +102,20 @@ class Feed:
         labelled: bool | None = None
         for batch in self._batches:
             if batch.size == 0:
-                raise RecordError("a batch holds no samples; record needs at least one in each.")
+                raise RecordError("a batch holds no samples; at least one is needed in each.")
             if labelled is not None and labelled != (batch.labels is not None):
-                raise RecordError("labels came with some batches and not with others; record needs all or none.")
+                raise RecordError("labels came with some batches and not with others; all or none are needed.")
             labelled = batch.labels is not None
             yield batch
         if labelled is None:
-            raise RecordError("record needs at least one sample; the inputs hold none.")
+            raise RecordError("needs at least one sample; the inputs hold none.")
+
+
+def batch_size_faults(batch_size: object) -> list[str]:
+    """Return what is wrong with ``batch_size``, if anything."""
+    if isinstance(batch_size, int | np.integer) and not isinstance(batch_size, bool) and batch_size >= 1:
+        return []
+    return [f"needs batch_size as a whole number from 1; got {batch_size!r}."]
 
 
 def label_array(labels: Any) -> np.ndarray:
@@ -107,7 +123,7 @@ def label_array(labels: Any) -> np.ndarray:
     array = np.asarray(labels.detach().cpu() if isinstance(labels, Tensor) else labels)
     if array.ndim != 1:
         raise ParameterError(
-            f"record needs labels as one class a sample, shape (sample,); got shape {array.shape}. Reduce them to one, "
+            f"needs labels as one class a sample, shape (sample,); got shape {array.shape}. Reduce them to one, "
             "or pass labels= yourself and the recording ignores those that come with the inputs."
         )
     return array.astype(np.dtypes.StringDType()) if array.dtype.kind in "UO" else array
@@ -120,7 +136,7 @@ def _batch(item: Any, *, keep_labels: bool) -> Batch:
         if not 1 <= len(item) <= 2 or not isinstance(item[0], Tensor | np.ndarray | Mapping):
             held = ", ".join(type(part).__name__ for part in item)
             raise RecordError(
-                f"record needs each batch as a tensor, (tensor, label) or a dict; got a {type(item).__name__} "
+                f"needs each batch as a tensor, (tensor, label) or a dict; got a {type(item).__name__} "
                 f"of ({held}). Select what the model is called with, or join images with torch.stack."
             )
         item, labels = item[0], item[1] if len(item) == 2 else None
@@ -136,13 +152,13 @@ def _batch(item: Any, *, keep_labels: bool) -> Batch:
         call = Call((_tensor(item),), {})
     else:
         raise RecordError(
-            f"record needs each batch as a tensor, (tensor, label) or a dict; got {type(item).__name__}. A dataset "
+            f"needs each batch as a tensor, (tensor, label) or a dict; got {type(item).__name__}. A dataset "
             "of single samples goes into a DataLoader first."
         )
     size = _size(call)
     read = label_array(labels) if labels is not None and keep_labels else None
     if read is not None and len(read) != size:
-        raise RecordError(f"a batch of {size} samples came with {len(read)} labels; record needs one a sample.")
+        raise RecordError(f"a batch of {size} samples came with {len(read)} labels; one a sample is needed.")
     return Batch(call, size, read)
 
 
@@ -150,17 +166,17 @@ def _tensor(value: Any) -> Any:
     if not isinstance(value, np.ndarray):
         return value
     if value.dtype.kind not in "biufc":
-        raise RecordError(f"record needs inputs that are arrays of numbers; got dtype {value.dtype}.")
+        raise RecordError(f"needs inputs that are arrays of numbers; got dtype {value.dtype}.")
     return torch.from_numpy(value if value.flags.writeable and min(value.strides, default=0) >= 0 else value.copy())
 
 
 def _size(call: Call) -> int:
     sizes = {name: len(value) for name, value in call.named().items() if isinstance(value, Tensor) and value.ndim > 0}
     if not sizes:
-        raise RecordError("record needs at least one tensor with a sample axis among the inputs; got none.")
+        raise RecordError("needs at least one tensor with a sample axis among the inputs; got none.")
     if len(set(sizes.values())) > 1:
         listed = ", ".join(f"{name!r} {size}" for name, size in sizes.items())
-        raise RecordError(f"record needs every input batched along its first axis; got lengths {listed}.")
+        raise RecordError(f"needs every input batched along its first axis; got lengths {listed}.")
     return next(iter(sizes.values()))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -44,8 +44,8 @@ def undisturbed(model: nn.Module, device: str | torch.device | None = None) -> I
         yield home
 
 
-def call(model: nn.Module, batch: Batch, device: torch.device | None) -> None:
-    """Call ``model`` on ``batch``; an error of its own is raised again with the shape of what it was given.
+def call(model: nn.Module, batch: Batch, device: torch.device | None) -> Any:
+    """Return what ``model`` makes of ``batch``; an error of its own is raised again with what it was given.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def call(model: nn.Module, batch: Batch, device: torch.device | None) -> None:
     dtype = next((tensor.dtype for tensor in _tensors(model) if tensor.dtype in PRECISIONS), None)
     args, kwargs = batch.to(device, dtype)
     try:
-        model(*args, **kwargs)
+        return model(*args, **kwargs)
     except DepthflowError:
         raise
     except torch.OutOfMemoryError as error:
@@ -83,7 +83,7 @@ def _device(device: str | torch.device) -> torch.device:
         found = torch.device(device)
         torch.empty(0, device=found)
     except (RuntimeError, AssertionError) as error:
-        raise ParameterError(f"record cannot use device={str(device)!r}: {str(error).splitlines()[0]}") from None
+        raise ParameterError(f"cannot use device={str(device)!r}: {str(error).splitlines()[0]}") from None
     return found
 
 
@@ -92,7 +92,7 @@ def _moved(model: nn.Module, device: torch.device) -> Iterator[torch.device]:
     homes = {tensor.device for tensor in _tensors(model)}
     if len(homes) > 1:
         raise ParameterError(
-            f"record cannot move a model that lies on several devices ({', '.join(sorted(map(str, homes)))}). Leave "
+            f"cannot move a model that lies on several devices ({', '.join(sorted(map(str, homes)))}). Leave "
             "device=None, and each part runs where it is."
         )
     try:

@@ -103,16 +103,21 @@ def choose(tokens: Tokens, layout: TokenLayout) -> Kept:
         _require([str(item) for item in chosen], types, tokens)
         return Kept(layout, np.flatnonzero(np.isin(types, chosen)))
     if not chosen or not all(isinstance(item, int | np.integer) and not isinstance(item, bool) for item in chosen):
-        raise ParameterError(
-            f"record needs tokens as {ALL!r}, {CLS_AND_MEAN!r}, a type, types or indices; got {tokens!r}."
-        )
+        raise ParameterError(f"needs tokens as {ALL!r}, {CLS_AND_MEAN!r}, a type, types or indices; got {tokens!r}.")
     index = np.array(chosen, dtype=np.int64)
     wrong = index[(index < -count) | (index >= count)]
     if len(wrong):
-        raise ParameterError(
-            f"record was asked for token {wrong[0]}, but the model's states have {count} tokens: 0 to {count - 1}."
-        )
+        raise ParameterError(f"there is no token {wrong[0]}: the states have {count} tokens, 0 to {count - 1}.")
     return Kept(layout, index % count)
+
+
+def require_same(first: Kept, kept: Kept) -> None:
+    """Raise unless a batch keeps the tokens that the first batch kept."""
+    if (first.types(), first.token().tolist(), first.places()) != (kept.types(), kept.token().tolist(), kept.places()):
+        raise RecordError(
+            f"a batch has other tokens than the first: {kept.layout} against {first.layout}. Give all batches one "
+            "shape (one image size, one length of text), or choose tokens that all have, such as tokens='cls'."
+        )
 
 
 def require_types(tokens: Tokens, layout: TokenLayout | None) -> None:
@@ -127,11 +132,11 @@ def _require(wanted: Sequence[str], types: Sequence[str], tokens: Tokens) -> Non
     strange = [kind for kind in wanted if kind not in TOKEN_TYPES]
     if strange:
         raise ParameterError(
-            f"record was asked for tokens={tokens!r}; it knows {ALL!r}, {CLS_AND_MEAN!r} and {TOKEN_TYPES}."
+            f"tokens={tokens!r} is not known; choose among {ALL!r}, {CLS_AND_MEAN!r} and {TOKEN_TYPES}."
         )
     absent = [kind for kind in wanted if kind not in types]
     if absent:
         raise ParameterError(
-            f"record was asked for tokens={tokens!r}, but this model has no token of type {absent[0]!r}; it has "
+            f"tokens={tokens!r}: this model has no token of type {absent[0]!r}; it has "
             f"{sorted(set(types))}. Choose among these, or give indices."
         )

@@ -1,0 +1,311 @@
+"""Call a model's blocks again, each with the arguments that the model gave it, on other states."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from depthflow.errors import RecordError
+from depthflow.recording.arguments import HERE, Arguments, leaving, left_with, take_state
+from depthflow.recording.hooks import Tape
+from depthflow.recording.mode import call
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from types import TracebackType
+
+    from depthflow.models.base import Adapter
+    from depthflow.recording.inputs import Batch
+
+SHARE_OF_UPDATE, SHARE_OF_STATE = 1e-4, 1e-6
+"""How far a replay may be from its recording, in norm: attention by another kernel differs by rounding, a missing
+argument by a good part of the update."""
+
+NUDGE = 0.1
+"""By how much of its size depth 0 is changed, to see which arguments follow the state."""
+
+PLAIN = (Tensor, bool, int, float, complex, str, bytes, torch.Size, torch.dtype, torch.device, type(None))
+"""What an argument may be without a memory of its own."""
+
+
+class BlockCall(NamedTuple):
+    """One call of a block as the model made it, the state left open in what it took and in what it returned."""
+
+    name: str
+    module: nn.Module
+    arguments: Arguments
+    output: Any = None
+
+
+class Replay:
+    """The block calls of one batch.
+
+    Attributes
+    ----------
+    batch : Batch
+        What the model was called with.
+    calls : list of BlockCall
+        Block ℓ is entry ℓ − 1.
+    states : list of torch.Tensor
+        Depths 0 … L, each (sample, token, feature), on the model's device.
+    output
+        What the model returned.
+    """
+
+    def __init__(
+        self, adapter: Adapter, batch: Batch, home: torch.device | None, calls: list[BlockCall], states: list[Tensor]
+    ) -> None:
+        self.adapter, self.batch, self.calls, self.states = adapter, batch, calls, states
+        self.output: Any = None
+        self.axes: Mapping[tuple[int, str], int] = {}
+        self._home = home
+
+    @property
+    def n_blocks(self) -> int:
+        """How many blocks ran: L."""
+        return len(self.calls)
+
+    def block(self, number: int, state: Tensor) -> Tensor:
+        """Return what block ``number``, counted from 1, makes of ``state`` (copy · sample, token, feature).
+
+        Where there are several copies of the batch, they lie one after another.
+        """
+        made = self.calls[number - 1]
+        copies = len(state) // self.batch.size
+
+        def fill(name: str, leaf: Any) -> Any:
+            if leaf is HERE:
+                return state.clone()  # some blocks add to their input in place
+            axis = self.axes.get((number, name)) if copies > 1 else None
+            return leaf if axis is None else torch.cat([leaf] * copies, dim=axis)
+
+        args, kwargs = made.arguments.map(fill)
+        return leaving(made.module(*args, **kwargs), made.name)
+
+    def path(self, start: int, state: Tensor) -> Iterator[Tensor]:
+        """Give the states of depths ``start`` … L if ``state`` is that of ``start``."""
+        yield state
+        for number in range(start + 1, self.n_blocks + 1):
+            state = self.block(number, state)
+            yield state
+
+    def span(self, start: int, stop: int, state: Tensor) -> Tensor:
+        """Return the state of depth ``stop`` if ``state`` is that of ``start``."""
+        for number in range(start + 1, stop + 1):
+            state = self.block(number, state)
+        return state
+
+    def readout(self, states: Sequence[Tensor]) -> Any:
+        """Return what the model makes of ``states``, depths 1 … L, in place of those that its blocks would return."""
+        with _passing_on(self.calls, states):
+            return call(self.adapter.root, self.batch, self._home)
+
+    def arguments(self) -> dict[tuple[int, str], Any]:
+        """Return everything that the blocks are given beside the state, by the block's number and the name."""
+        return {
+            (number, name): leaf
+            for number, made in enumerate(self.calls, start=1)
+            for name, leaf in made.arguments.leaves().items()
+        }
+
+
+class Replayer:
+    """While entered, runs an adapter's model on batches and gives their :class:`Replay`.
+
+    Parameters
+    ----------
+    adapter : Adapter
+        Of a model that is run undisturbed.
+    home : torch.device or None
+        Where inputs belong.
+    what : str
+        The caller, which opens the messages.
+    """
+
+    def __init__(self, adapter: Adapter, home: torch.device | None, what: str) -> None:
+        self.adapter, self._home, self._what = adapter, home, what
+        self._tape = Tape(adapter)
+        self._stack = ExitStack()
+        self._calls: list[BlockCall] | None = None
+        self._states: list[Tensor] = []
+        self._nudged_from: int | None = None
+        self._tested: set[tuple[tuple[int, str, type], ...]] = set()
+        self._axes: Mapping[tuple[int, str], int] = {}
+
+    def __enter__(self) -> Replayer:
+        with ExitStack() as stack:
+            stack.enter_context(self.adapter.replayable())
+            for name, module in {id(block): (name, block) for name, block in self.adapter.named_blocks}.values():
+                # Before all other hooks, as those run again when the block is called again.
+                stack.enter_context(
+                    module.register_forward_pre_hook(self._before(name), prepend=True, with_kwargs=True)
+                )
+                stack.enter_context(module.register_forward_hook(self._after))
+            stack.enter_context(self._tape)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def capture(self, batch: Batch) -> Replay:
+        """Run the model on ``batch`` and return its block calls, tested on the first batch of every kind.
+
+        Raises
+        ------
+        RecordError
+            If a state is not finite, the model changes states between its blocks, an argument follows the state, or
+            a block called again on the state that it had returns another; says which block and argument.
+        """
+        replay = self._run(batch)
+        self._require_finite(replay)
+        kind = tuple((*place, type(leaf)) for place, leaf in replay.arguments().items())
+        if kind not in self._tested:
+            self._axes = self._sample_axes(replay)
+            self._require_same(replay)
+            self._tested.add(kind)
+        replay.axes = self._axes
+        return replay
+
+    def _run(self, batch: Batch) -> Replay:
+        self._calls, self._states = [], []
+        try:
+            with self._tape.forward(batch.size, self._keep):
+                output = call(self.adapter.root, batch, self._home)
+            replay = Replay(self.adapter, batch, self._home, self._calls, self._states)
+        finally:
+            self._calls, self._states = None, []
+        replay.output = output
+        return replay
+
+    def _keep(self, depth: int, state: Tensor) -> None:
+        self._states.append(state.clone())
+
+    def _before(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], Mapping[str, Any]], Any]:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+            if self._calls is None:
+                return None
+            state, arguments = take_state(args, kwargs, name)
+            self._calls.append(BlockCall(name, module, arguments))
+            if len(self._calls) == 1 and self._nudged_from is not None:
+                state = state.clone()
+                state[self._nudged_from :] += NUDGE * state[self._nudged_from :].flip(-1)
+                nudged: tuple[tuple[Any, ...], Mapping[str, Any]] = arguments.map(
+                    lambda _, leaf: state if leaf is HERE else leaf
+                )
+                return nudged
+            last = self._states[-1] if self._states else state
+            if last.shape == state.shape and not torch.equal(last, state):
+                raise RecordError(
+                    f"{self._what} calls the blocks one after another, but this model changes the states between "
+                    f"{self._calls[-2].name!r} and {name!r}. Pass blocks=[…] with modules of which each takes what the "
+                    "one before returns."
+                )
+            return None
+
+        return hook
+
+    def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if self._calls is not None:
+            self._calls[-1] = self._calls[-1]._replace(output=left_with(output, HERE))
+
+    def _sample_axes(self, replay: Replay) -> dict[tuple[int, str], int]:
+        """Return the axis of the samples in each tensor beside the states that has one.
+
+        Found by running the batch beside a nudged copy of itself: what grows has an axis of samples, and what differs
+        in the copy follows the state, so that it cannot be given again with another.
+        """
+        alone = {place: leaf for place, leaf in replay.arguments().items() if isinstance(leaf, PLAIN)}
+        if not any(isinstance(leaf, Tensor) for leaf in alone.values()):
+            return {}
+        self._nudged_from = replay.batch.size
+        try:
+            doubled = self._run(replay.batch.doubled()).arguments()
+        finally:
+            self._nudged_from = None
+        axes = {}
+        for place, leaf in alone.items():
+            axis = _grown(leaf, doubled.get(place))
+            expected = torch.cat([leaf, leaf], dim=axis) if isinstance(leaf, Tensor) and axis is not None else leaf
+            if not _alike(expected, doubled.get(place)):
+                number, name = place
+                raise RecordError(
+                    f"{self._what} calls the blocks again on other states, but the argument {name!r} of "
+                    f"{replay.calls[number - 1].name!r} follows the state or the batch in a way that cannot be "
+                    "repeated. Pass blocks=[…] with modules that take the state alone, or one batch of samples of "
+                    "equal length."
+                )
+            if axis is not None:
+                axes[place] = axis
+        return axes
+
+    def _require_same(self, replay: Replay) -> None:
+        """Raise unless every block called again on its recorded state returns the recorded one."""
+        for number, (before, after) in enumerate(zip(replay.states[:-1], replay.states[1:], strict=True), start=1):
+            error = (replay.block(number, before) - after).norm()
+            update = (after - before).norm()
+            if error <= SHARE_OF_UPDATE * update + SHARE_OF_STATE * after.norm():
+                continue
+            made = replay.calls[number - 1]
+            leaves = made.arguments.leaves()
+            suspects = {name: leaf for name, leaf in leaves.items() if not isinstance(leaf, PLAIN)} or leaves
+            listed = ", ".join(f"{name!r} ({type(leaf).__name__})" for name, leaf in suspects.items())
+            raise RecordError(
+                f"{self._what} calls each block again with the arguments that it had, but {made.name!r} then returns "
+                f"another state, off by {float(error / update):.2g} of its update. "
+                + (f"What could not be captured is probably among its arguments: {listed}. " if listed else "")
+                + "Turn off caches and dropout, remove hooks that count calls, or pass blocks=[…] with modules that "
+                "depend on their arguments alone."
+            )
+
+    def _require_finite(self, replay: Replay) -> None:
+        for depth, state in enumerate(replay.states):
+            if not torch.isfinite(state).all():
+                sample, token, _ = torch.nonzero(~torch.isfinite(state))[0].tolist()
+                raise RecordError(
+                    f"a state is not finite, first at depth {depth}, sample {sample} of its batch, token {token}. "
+                    "Check the input and the model's weights and precision."
+                )
+
+
+def _grown(alone: Any, doubled: Any) -> int | None:
+    """Return the one axis along which ``doubled`` is twice as long as ``alone``, or None."""
+    if not isinstance(alone, Tensor) or not isinstance(doubled, Tensor) or alone.ndim != doubled.ndim:
+        return None
+    grown = [axis for axis, (one, two) in enumerate(zip(alone.shape, doubled.shape, strict=True)) if one != two]
+    return grown[0] if len(grown) == 1 else None
+
+
+def _alike(expected: Any, found: Any) -> bool:
+    if not isinstance(expected, Tensor):
+        return type(expected) is type(found) and bool(expected == found)
+    if not isinstance(found, Tensor) or expected.shape != found.shape:
+        return False
+    return torch.allclose(expected.double(), found.double(), rtol=1e-4, atol=1e-6, equal_nan=True)
+
+
+@contextmanager
+def _passing_on(calls: Sequence[BlockCall], states: Sequence[Tensor]) -> Iterator[None]:
+    """Let the blocks return ``states`` in the order of the calls, and compute nothing."""
+    returned = (left_with(made.output, state) for made, state in zip(calls, states, strict=True))
+    modules = list({id(made.module): made.module for made in calls}.values())
+    before = [module.__dict__.get("forward") for module in modules]
+
+    def pass_on(*args: Any, **kwargs: Any) -> Any:
+        return next(returned)
+
+    try:
+        for module in modules:
+            module.forward = pass_on
+        yield
+    finally:
+        for module, forward in zip(modules, before, strict=True):
+            if forward is None:
+                del module.forward
+            else:
+                module.forward = forward
