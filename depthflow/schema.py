@@ -92,6 +92,27 @@ VARIABLES: Mapping[str, Variable] = {
     "within_angle": Variable("mean angle between samples of the same label", "rad"),
     "between_angle": Variable("mean angle between samples of different labels", "rad"),
     "bic": Variable("Bayesian information criterion of the mixture (lower is better)", "1"),
+    # jacobian
+    "residual": Variable("distance within which a singular value lies", "1"),
+    "converged": Variable("whether the singular values are within the tolerance", "1", categorical=True),
+    "rms_gain": Variable("root-mean-square growth of a small change", "1"),
+    "rms_gain_error": Variable("standard error of the root-mean-square growth", "1"),
+    "nonnormality": Variable("departure of the Jacobian from normality (Henrici)", "1"),
+    "symmetry": Variable("share of the Jacobian's energy in its symmetric part", "1"),
+    "left": Variable("unit singular vector, outgoing", "1"),
+    "right": Variable("unit singular vector, ingoing", "1"),
+    # swap_blocks
+    "effect": Variable("change of the final direction by the swap", "rad"),
+    "accuracy": Variable("share of samples classified rightly with the swap", "1"),
+    "accuracy_unswapped": Variable("share of samples classified rightly by the model as it is", "1"),
+    "within_effect": Variable("mean effect of swaps within a phase", "rad"),
+    "between_effect": Variable("mean effect of swaps between phases", "rad"),
+    "difference": Variable("effect between minus within phases", "rad"),
+    "difference_low": Variable("lower end of the difference's interval", "rad"),
+    "difference_high": Variable("upper end of the difference's interval", "rad"),
+    "matched_difference": Variable("effect between minus within phases at equal distance in depth", "rad"),
+    "matched_difference_low": Variable("lower end of the matched difference's interval", "rad"),
+    "matched_difference_high": Variable("upper end of the matched difference's interval", "rad"),
     # dmd
     "eigenvalue": Variable("eigenvalue of the operator", "1"),
     "mode_vector": Variable("unit right eigenvector of the operator", "1"),
@@ -104,6 +125,19 @@ VARIABLES: Mapping[str, Variable] = {
     "error_endpoint": Variable("relative error of the best map for the horizon", "1"),
     "error_per_step": Variable("relative error of the best maps of each block", "1"),
     "skill": Variable("share of the squared error of the identity that the prediction removes", "1"),
+    # finite_jacobian
+    "rank": Variable("number of directions that the deviations span", "1"),
+    # perturb and basin_stability
+    "recovery": Variable("one minus the mean gain at the last depth", "1"),
+    "growth_rate": Variable("growth rate of the angle between the paths", "1/block"),
+    "final_direction": Variable("final direction of the perturbed path", "1"),
+    "reference_direction": Variable("final direction of the unperturbed path", "1"),
+    "reference": Variable("residual-stream state of the unperturbed path", "state unit"),
+    "basin_stability": Variable("share of perturbed paths that end in the basin of the unperturbed one", "1"),
+    "stable_share": Variable("share of the sample's draws that end in its basin", "1"),
+    "low": Variable("lower end of the interval", "1"),
+    "high": Variable("upper end of the interval", "1"),
+    "n_samples": Variable("number of samples", "1"),
 }
 """Every variable that a measure returns, with its long name and units."""
 
@@ -116,8 +150,9 @@ VARIABLES_OF: Mapping[str, Mapping[str, Variable]] = {
     "perturb": {
         "angle": Variable("angle between the perturbed and the unperturbed state", "rad"),
         "gain": Variable("rms angle of the perturbed tokens over the angle of the push", "1"),
+        "state": Variable("residual-stream state of the perturbed path", "state unit"),
     },
-    "jacobian": _JACOBIAN,
+    "jacobian": {**_JACOBIAN, "eigenvalue": Variable("eigenvalue of the Jacobian", "1")},
     "finite_jacobian": _JACOBIAN,
 }
 """What a variable means in the result of one measure, where another measure's variable has the same name."""

@@ -26,3 +26,7 @@ SINGULAR_VALUE = {"rtol": 1e-5, "atol": 0.0}
 
 ROUNDED_STATES = {"rtol": 1e-8, "atol": 1e-10}
 """States that were rotated or rescaled in float64: their own rounding, at angles from 1e-2 rad up."""
+
+FINITE_DIFFERENCE = {"rtol": 1e-3, "atol": 0.0}
+"""Ratios of differences of float32 states a hundredth of their size: a rounding of 1e-7 by that share, 1e-5 a
+direction, times the condition number of the directions and of the map."""

@@ -4,5 +4,16 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules={"angular", "bessel", "cosine", "lowrank", "resultant", "running", "segment", "similarity", "sphere"},
+    submodules={
+        "angular",
+        "bessel",
+        "cosine",
+        "lowrank",
+        "resultant",
+        "running",
+        "segment",
+        "similarity",
+        "sphere",
+        "tangent",
+    },
 )

@@ -151,6 +151,13 @@ class Adapter:
         """Return a context in which calling a block changes nothing that its next call depends on."""
         return nullcontext()
 
+    def attention_written_out(self) -> AbstractContextManager[None]:
+        """Return a context in which attention is made of operations that can be differentiated twice.
+
+        PyTorch's own fused attention is seen to by the caller.
+        """
+        return nullcontext()
+
     def dotted(self, name: str) -> str:
         """Return the name inside ``root`` of the part's submodule ``name``."""
         return f"{self.prefix}.{name}" if self.prefix else name

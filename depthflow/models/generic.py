@@ -161,6 +161,10 @@ class GivenBlocks(Adapter):
         """Return the family's context."""
         return self.found.replayable()
 
+    def attention_written_out(self) -> AbstractContextManager[None]:
+        """Return the family's context."""
+        return self.found.attention_written_out()
+
 
 def _given(root: nn.Module, blocks: Blocks) -> list[tuple[str, nn.Module]]:
     if isinstance(blocks, str):

@@ -103,6 +103,20 @@ class HuggingFaceAdapter(Adapter):
         finally:
             self.config.use_cache = cached
 
+    @contextmanager
+    def attention_written_out(self) -> Iterator[None]:
+        """Use the eager attention in place of kernels that are not PyTorch's own, such as FlashAttention's."""
+        used = getattr(self.config, "_attn_implementation", None)
+        if used in (None, "eager", "sdpa"):
+            yield
+            return
+        switch: Any = self.part.set_attn_implementation
+        switch("eager")
+        try:
+            yield
+        finally:
+            switch(used)
+
     def name(self) -> str:
         """Return the name or folder that the weights came from, else the class."""
         return getattr(self.config, "_name_or_path", "") or super().name()

@@ -10,6 +10,12 @@ from depthflow.errors import RecordError
 MARGIN = 0.9
 """Share of the free memory that a recording may take: the model's own activations need the rest."""
 
+KEEP_LESS = (
+    "Write to disk with store='states.zarr', or keep less: tokens='cls+mean', depths=[…], dtype='float16', or fewer "
+    "samples."
+)
+"""What to do where a recording does not fit."""
+
 
 def available() -> int | None:
     """Return the bytes of memory that this process can still take, or None where the system does not say."""
@@ -42,14 +48,11 @@ def _control_group() -> int | None:
     return max(0, int(limit) - used)
 
 
-def require(needed: int, what: str) -> None:
-    """Raise unless ``needed`` bytes for ``what`` fit into the free memory."""
+def require(needed: int, what: str, remedy: str = KEEP_LESS) -> None:
+    """Raise with the ``remedy`` unless ``needed`` bytes for ``what`` fit into the free memory."""
     free = available()
     if free is not None and needed > MARGIN * free:
-        raise RecordError(
-            f"{what} needs {_readable(needed)} of memory, and {_readable(free)} are free. Write to disk with "
-            "store='states.zarr', or keep less: tokens='cls+mean', depths=[…], dtype='float16', or fewer samples."
-        )
+        raise RecordError(f"{what} needs {_readable(needed)} of memory, and {_readable(free)} are free. {remedy}")
 
 
 def _readable(size: float) -> str:

@@ -53,6 +53,10 @@ class Replay:
         Depths 0 … L, each (sample, token, feature), on the model's device.
     output
         What the model returned.
+    axes : mapping
+        By a block's number and an argument's name, which axis of it is that of the samples.
+    in_place : bool
+        Whether a block was seen to write over the state that it was given.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class Replay:
         self.adapter, self.batch, self.calls, self.states = adapter, batch, calls, states
         self.output: Any = None
         self.axes: Mapping[tuple[int, str], int] = {}
+        self.in_place = False
         self._home = home
 
     @property
@@ -75,15 +80,19 @@ class Replay:
         """
         made = self.calls[number - 1]
         copies = len(state) // self.batch.size
+        given = state.clone()  # some blocks write over it
 
         def fill(name: str, leaf: Any) -> Any:
             if leaf is HERE:
-                return state.clone()  # some blocks add to their input in place
+                return given
             axis = self.axes.get((number, name)) if copies > 1 else None
             return leaf if axis is None else torch.cat([leaf] * copies, dim=axis)
 
         args, kwargs = made.arguments.map(fill)
-        return leaving(made.module(*args, **kwargs), made.name)
+        version = given._version
+        state = leaving(made.module(*args, **kwargs), made.name)
+        self.in_place |= given._version > version
+        return state
 
     def path(self, start: int, state: Tensor) -> Iterator[Tensor]:
         """Give the states of depths ``start`` … L if ``state`` is that of ``start``."""
@@ -134,6 +143,7 @@ class Replayer:
         self._nudged_from: int | None = None
         self._tested: set[tuple[tuple[int, str, type], ...]] = set()
         self._axes: Mapping[tuple[int, str], int] = {}
+        self._in_place = False
 
     def __enter__(self) -> Replayer:
         with ExitStack() as stack:
@@ -169,7 +179,8 @@ class Replayer:
             self._axes = self._sample_axes(replay)
             self._require_same(replay)
             self._tested.add(kind)
-        replay.axes = self._axes
+            self._in_place |= replay.in_place
+        replay.axes, replay.in_place = self._axes, self._in_place
         return replay
 
     def _run(self, batch: Batch) -> Replay:

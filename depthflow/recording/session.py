@@ -17,7 +17,7 @@ from depthflow.recording.capture import settle
 from depthflow.recording.inputs import Feed, batch_size_faults
 from depthflow.recording.mode import undisturbed
 from depthflow.recording.replay import Replayer
-from depthflow.recording.tokens import Kept, choose, require_same, require_types
+from depthflow.recording.tokens import Kept, choose, or_stand_in, require_same, require_types
 from depthflow.trajectories import STRING
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ class Session:
     replayer: Replayer
     tokens: Tokens
     progress: bool
+    stand_in: bool = False
+    """Whether other tokens stand in for ``"cls"`` where the model has none."""
     labels: list[np.ndarray] = field(default_factory=list)
     """The labels of each batch gone through, where there are any."""
     count: int = 0
@@ -79,7 +81,7 @@ class Session:
     def _settle(self, replay: Replay) -> None:
         """Settle on the first batch which token is which; later ones must have the same."""
         layout = settle(self.adapter, self.adapter.layout(replay.batch.call), replay.states[0].shape[1])
-        chosen = choose(self.tokens, layout)
+        chosen = choose(or_stand_in(self.tokens, layout) if self.stand_in else self.tokens, layout)
         if chosen.patches is not None:
             raise ParameterError(f"{self.what} takes tokens as a type, types or indices; got {self.tokens!r}.")
         if self._chosen is None:
@@ -128,8 +130,12 @@ def session(
     device: str | torch.device | None,
     blocks: Blocks,
     progress: bool,
+    stand_in: bool = False,
 ) -> Iterator[Session]:
     """Give a :class:`Session` on ``model``, which is undisturbed for its duration; arguments as :func:`record`'s.
+
+    With ``stand_in``, a model without the token type ``"cls"`` gives its patches in its place, else all tokens but
+    padding.
 
     Raises
     ------
@@ -139,8 +145,9 @@ def session(
     adapter = adapt(model, blocks)
     if adapter.refusal is not None:
         raise adapter.refusal.error()
-    require_types(tokens, adapter.layout())
+    layout = adapter.layout()
+    require_types(or_stand_in(tokens, layout) if stand_in else tokens, layout)
     raise_faults(ParameterError, what, batch_size_faults(batch_size))
     feed = Feed(inputs, batch_size, labels)
     with undisturbed(adapter.root, device) as home, Replayer(adapter, home, what) as replayer:
-        yield Session(what, adapter, feed, replayer, tokens, progress)
+        yield Session(what, adapter, feed, replayer, tokens, progress, stand_in)

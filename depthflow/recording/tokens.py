@@ -11,7 +11,7 @@ from torch import Tensor
 
 from depthflow.errors import ParameterError, RecordError
 from depthflow.models.base import TokenLayout
-from depthflow.schema import CLS, MEAN, OFF_GRID, PATCH, TOKEN, TOKEN_TYPES
+from depthflow.schema import CLS, MEAN, OFF_GRID, PAD, PATCH, TOKEN, TOKEN_TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,6 +109,14 @@ def choose(tokens: Tokens, layout: TokenLayout) -> Kept:
     if len(wrong):
         raise ParameterError(f"there is no token {wrong[0]}: the states have {count} tokens, 0 to {count - 1}.")
     return Kept(layout, index % count)
+
+
+def or_stand_in(tokens: Tokens, layout: TokenLayout | None) -> Tokens:
+    """Return ``tokens``, or where ``"cls"`` is asked of a layout without one, the patches, else all but padding."""
+    asked = isinstance(tokens, str) and tokens == CLS
+    if not asked or layout is None or CLS in layout.types:
+        return tokens
+    return PATCH if PATCH in layout.types else np.flatnonzero(np.array(layout.types) != PAD)
 
 
 def require_same(first: Kept, kept: Kept) -> None:
