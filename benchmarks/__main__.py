@@ -17,7 +17,18 @@ from pathlib import Path
 
 from benchmarks._harness import Row
 
-AREAS = ("convergence", "spectra", "phases", "basins", "similarity", "dmd", "recording", "importing", "demo")
+AREAS = (
+    "convergence",
+    "spectra",
+    "phases",
+    "basins",
+    "similarity",
+    "dmd",
+    "jacobian",
+    "recording",
+    "importing",
+    "demo",
+)
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "benchmarks.md"
 PACKAGES = ("numpy", "scipy", "numba", "xarray", "scikit-learn", "torch", "timm")

@@ -3,6 +3,7 @@ from ._basins import basins as basins
 from ._coherence import coherence as coherence
 from ._convergence import convergence as convergence
 from ._dmd import dmd as dmd
+from ._jacobian import jacobian as jacobian
 from ._perturb import perturb as perturb
 from ._similarity import similarity as similarity
 from ._swap_blocks import swap_blocks as swap_blocks

@@ -13,7 +13,7 @@ from torch import Tensor
 import depthflow
 from depthflow.models.vit import VisionTransformer, ViTSettings
 from tests.stacks import Chain
-from tests.tolerances import FLOAT32, FLOAT64, ITERATIVE
+from tests.tolerances import FLOAT32, FLOAT64, ITERATIVE, STOCHASTIC
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -252,3 +252,11 @@ def test_finite_pushes_of_the_model_approach_the_jacobian_at_second_order(
     ratio = np.array(errors[:-1]) / np.array(errors[1:])
     # change/angle − A d is first order in the angle, so that the change itself agrees to second order.
     assert np.all((ratio > 1.9) & (ratio < 2.1)), ratio
+
+
+def test_the_rms_gain_is_that_of_small_random_pushes(vit: VisionTransformer, images: np.ndarray) -> None:
+    pushed = depthflow.perturb(vit, images, depth=1, angle=1e-4, n_draws=400, batch_size=500, progress=False)
+    gain = np.sqrt((pushed.gain.isel(depth=3) ** 2).mean("draw"))
+    exact = take(vit, images, tokens="cls", directional=True, span=(1, 3)).rms_gain.isel(span=0)
+    assert_allclose(gain, exact, **STOCHASTIC)
+    assert not np.allclose(gain, take(vit, images, tokens="cls", span=(1, 3)).rms_gain.isel(span=0), **STOCHASTIC)
