@@ -29,6 +29,9 @@ Output = Annotated[Path, typer.Option("-o", "--output", help="folder for the res
 RandomWeights = Annotated[bool, typer.Option("--random-weights", help="untrained weights: the null")]
 Seed = Annotated[int, typer.Option(help="seed of everything that is drawn")]
 Blocks = Annotated[str | None, typer.Option(help="dotted path to the list of blocks, where it is not found")]
+LabelsFromFolders = Annotated[bool, typer.Option("--labels-from-folders", help="class sub-folders give the labels")]
+BatchSize = Annotated[int, typer.Option(help="images a batch")]
+Device = Annotated[str | None, typer.Option(help="torch device; the model's own by default")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="no progress bars")]
 
 
@@ -46,13 +49,11 @@ def record(
     model: Model,
     images: Images,
     store: Annotated[Path, typer.Option(help="zarr store to write; an unfinished one is continued")],
-    labels_from_folders: Annotated[
-        bool, typer.Option("--labels-from-folders", help="class sub-folders give the labels")
-    ] = False,
+    labels_from_folders: LabelsFromFolders = False,
     tokens: Annotated[str, typer.Option(help="all, a token type, cls+mean, or indices such as 0,5,9")] = "all",
     depths: Annotated[str | None, typer.Option(help="depths to keep, such as 0,6,12; all by default")] = None,
-    batch_size: Annotated[int, typer.Option(help="images a batch")] = 32,
-    device: Annotated[str | None, typer.Option(help="torch device; the model's own by default")] = None,
+    batch_size: BatchSize = 32,
+    device: Device = None,
     dtype: Annotated[str, typer.Option(help="float32, float64 or float16")] = "float32",
     blocks: Blocks = None,
     resume: Annotated[bool, typer.Option(help="continue an unfinished store")] = True,
@@ -86,30 +87,54 @@ def record(
 
 @app.command()
 def analyze(
-    store: Annotated[Path, typer.Argument(help="a store made by record")],
+    source: Annotated[str, typer.Argument(help="a store made by record; or, with IMAGES, a model as for record")],
     output: Output,
+    images: Annotated[str | None, typer.Argument(help="a folder of images, or digits, for a model")] = None,
     measures: Annotated[str | None, typer.Option(help="such as convergence,phases; all by default")] = None,
     null: Annotated[
-        Path | None, typer.Option(help="a store of the null, such as the untrained twin's; else random directions")
+        Path | None,
+        typer.Option(help="of a store: the null's store, such as the untrained twin's; else random directions"),
     ] = None,
+    labels_from_folders: LabelsFromFolders = False,
+    batch_size: BatchSize = 32,
+    device: Device = None,
+    blocks: Blocks = None,
+    random_weights: RandomWeights = False,
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Measure a store, beside its null, and write the results, a picture per question and a summary."""
+    """Measure a store, or a model on images, beside its null; write results, a picture per question and a summary.
+
+    Of a store the states are measured. A model is recorded into memory and measured, pushed, linearised and run with
+    its blocks swapped, all beside its untrained twin.
+    """
     from depthflow import analysis
     from depthflow.demo import claim, write
+    from depthflow.sources import load_images, load_model
     from depthflow.store import open_trajectory
 
-    traj = open_trajectory(store)
-    claim(output)
-    found = analysis.analyze(
-        traj,
-        measures=None if measures is None else [name.strip() for name in measures.split(",")],
-        null=None if null is None else open_trajectory(null),
-        null_name=analysis.NULL_BY_CHANCE if null is None else null.name,
-        seed=seed,
-        progress=not quiet,
-    )
+    chosen = None if measures is None else [name.strip() for name in measures.split(",")]
+    if images is None:
+        traj = open_trajectory(source)
+        claim(output)
+        found = analysis.analyze(
+            traj,
+            measures=chosen,
+            null=None if null is None else open_trajectory(null),
+            null_name=analysis.NULL_BY_CHANCE if null is None else null.name,
+            seed=seed,
+            progress=not quiet,
+        )
+    else:
+        if null is not None:
+            raise ParameterError("--null is the null of a store; a model is measured beside its own untrained twin.")
+        subjects = []
+        for untrained, chance in ((random_weights, seed), (True, seed + 1)):
+            loaded = load_model(source, random_weights=untrained, seed=chance)
+            given = load_images(images, loaded, labels_from_folders=labels_from_folders, batch_size=batch_size)
+            subjects.append(analysis.Subject(loaded.model, given.batches, given.labels, blocks, device))
+        claim(output)
+        found = analysis.analyze_beside_twin(*subjects, measures=chosen, seed=seed, progress=not quiet)
     typer.echo(write(found, output))
 
 

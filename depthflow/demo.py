@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from depthflow import analysis, pictures
 from depthflow.datasets import digits, digits_vit
 from depthflow.errors import StoreError
-from depthflow.recording.forward import record
 from depthflow.summary import summarize
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from depthflow.datasets import Digits
-    from depthflow.models.vit import VisionTransformer
 
 RESULTS = "results.zarr"
 SUMMARY = "summary.txt"
@@ -30,14 +30,15 @@ def demo(folder: str | Path = "depthflow-demo", *, progress: bool = True) -> str
     folder = Path(folder)
     claim(folder)
     data = digits("test")
-    model = digits_vit()
-    traj = record(model, data.images, labels=data.labels, progress=progress)
-    null = record(digits_vit(trained=False), data.images, labels=data.labels, progress=progress)
-    opening = (
-        f"A {traj.sizes['depth'] - 1}-block vision transformer on {traj.sizes['sample']} handwritten digits that it "
-        f"never saw in training; it classifies {accuracy(model, data):.1%} of them rightly."
+    subject, twin = (
+        analysis.Subject(model, data.images, data.labels) for model in (digits_vit(), digits_vit(trained=False))
     )
-    found = analysis.analyze(traj, null=null, null_name="untrained twin", progress=progress)
+    found = analysis.analyze_beside_twin(subject, twin, progress=progress)
+    convergence = found.results["convergence"]
+    opening = (
+        f"A {convergence.sizes['block']}-block vision transformer on {convergence.sizes['sample']} handwritten digits "
+        f"that it never saw in training; it classifies {accuracy(subject.model, data):.1%} of them rightly."
+    )
     return f"{opening}\n\n{write(found, folder, opening)}"
 
 
@@ -60,7 +61,7 @@ def write(found: analysis.Analysis, folder: Path, opening: str = "") -> str:
     return f"{text}\n\nWritten to {folder}/: {RESULTS}, {SUMMARY}, {names}"
 
 
-def accuracy(model: VisionTransformer, data: Digits) -> float:
+def accuracy(model: nn.Module, data: Digits) -> float:
     """Return the share of images that the model classifies rightly."""
     import torch
 

@@ -19,19 +19,21 @@ if TYPE_CHECKING:
     Panel = Callable[[Axes, xr.Dataset, xr.Dataset, str], None]
 
 PANEL = (3.6, 3.0)
-SPHERE = (3.6, 4.6)
-"""Width and height of one panel, inches; a sphere has its legend above and its account below."""
+LARGER = {"basins": (3.6, 4.6), "dmd": (4.8, 4.2), "perturb": (4.6, 3.6), "swap_blocks": (4.6, 4.0)}
+"""Width and height of one panel, inches; those with long legends, titles or captions need more."""
 DPI = 200
 
 
 def draw(analysis: Analysis, folder: Path) -> list[Path]:
-    """Write ``<measure>.png`` into ``folder`` for every measure of the analysis, and return the paths."""
+    """Write ``<measure>.png`` into ``folder`` for every measure of the analysis that has one, and return the paths."""
     from matplotlib.figure import Figure
 
     written = []
     for name, result in analysis.results.items():
+        if name not in PANELS:
+            continue
         panels = [panel for needs, panel in PANELS[name] if needs is None or needs in result]
-        width, height = SPHERE if name == "basins" else PANEL
+        width, height = LARGER.get(name, PANEL)
         figure = Figure(figsize=(width * len(panels), height), layout="constrained")
         for panel, axes in zip(panels, figure.subplots(1, len(panels), squeeze=False)[0], strict=True):
             panel(axes, result, analysis.null[name], analysis.null_name)
@@ -53,6 +55,19 @@ def _similarity(ax: Axes, result: xr.Dataset, null: xr.Dataset, null_name: str) 
 
 def _similarity_of_null(ax: Axes, result: xr.Dataset, null: xr.Dataset, null_name: str) -> None:
     plot.similarity(null, ax=ax)
+    ax.set_title(f"{null_name}\n{ax.get_title()}", fontsize="medium")
+
+
+def _dmd(ax: Axes, result: xr.Dataset, null: xr.Dataset, null_name: str, **options: str) -> None:
+    plot.dmd(result, ax=ax, null=null, null_label=null_name, **options)
+
+
+def _swap_blocks(variable: str, ax: Axes, result: xr.Dataset, null: xr.Dataset, null_name: str) -> None:
+    plot.swap_blocks(result, ax=ax, variable=variable)
+
+
+def _swap_blocks_of_null(ax: Axes, result: xr.Dataset, null: xr.Dataset, null_name: str) -> None:
+    plot.swap_blocks(null, ax=ax)
     ax.set_title(f"{null_name}\n{ax.get_title()}", fontsize="medium")
 
 
@@ -78,6 +93,20 @@ PANELS: Mapping[str, list[tuple[str | None, Panel]]] = {
         (None, partial(_basins, "basin")),
         ("label", partial(_basins, "label")),
         ("ari", partial(_curve, plot.agreement)),
+    ],
+    "dmd": [(None, _dmd), (None, partial(_dmd, variable="eigenvalue"))],
+    "perturb": [
+        (None, partial(_curve, plot.perturb, variable="gain")),
+        (None, partial(_curve, plot.perturb, variable="angle")),
+    ],
+    "jacobian": [
+        (None, partial(_curve, plot.jacobian, variable="singular_value")),
+        (None, partial(_curve, plot.jacobian, variable="rms_gain")),
+    ],
+    "swap_blocks": [
+        (None, partial(_swap_blocks, "effect")),
+        (None, _swap_blocks_of_null),
+        ("accuracy", partial(_swap_blocks, "accuracy")),
     ],
 }
 """For each measure its panels, left to right, each with the variable without which it is left out."""

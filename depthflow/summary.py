@@ -11,7 +11,7 @@ from depthflow.resample import CONFIDENCE, mean_interval
 from depthflow.schema import CLS, PATCH, token_types
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     import xarray as xr
 
@@ -143,11 +143,95 @@ def _ari(result: xr.Dataset, index: int) -> str:
     return f"{estimate:.2f} [{estimate - margin:.2f}, {min(estimate + margin, 1.0):.2f}]"
 
 
+def _dmd(result: xr.Dataset) -> list[str]:
+    horizons = result["horizon"].values
+    shown = sorted({0, len(horizons) // 2, len(horizons) - 1})
+    held = "held-out samples" if result.attrs["held_out"] else "the same samples"
+    lines = []
+    for kind in _leading(token_types(result)):
+        part = result.sel(token_type=kind)
+        errors = [
+            f"{float(part.error[index]):.2f} {horizons[index]} ahead (unchanged states: "
+            f"{float(part.error_identity[index]):.2f})"
+            for index in shown
+        ]
+        lines.append(
+            f"{kind}: the relative error of one linear map for all blocks is {', '.join(errors)}; blocks ahead, {held}"
+        )
+    return lines
+
+
+def _leading(kinds: Sequence[str]) -> list[str]:
+    """Return cls and patch as far as they are there, else every kind."""
+    return [kind for kind in LEADING_TYPES if kind in kinds] or list(kinds)
+
+
+def _perturb(result: xr.Dataset) -> list[str]:
+    depth, angle = result.attrs["pushed_depth"], result.attrs["pushed_angle"]
+    kinds = ", ".join(
+        dict.fromkeys(kind for kind, pushed in zip(token_types(result), result.pushed, strict=True) if pushed)
+    )
+    last = result.gain.isel(depth=-1)
+    return [
+        f"a push of the direction of {kinds} by {angle:g} rad at depth {depth} has shrunk to {_shown(last)} of it at "
+        f"the last depth; {float((last.mean('draw') < 1).mean()):.0%} of the samples come closer again"
+    ]
+
+
+def _basin_stability(result: xr.Dataset) -> list[str]:
+    known = result.where(result.n_samples > 0, drop=True)
+    least = known.isel(basin=int(known.basin_stability.values.argmin()))
+    return [
+        f"{_shown(result.stable_share)} of the pushed paths end in the basin of the path that was not pushed; the "
+        f"least stable basin keeps {float(least.basin_stability):.2f} [{float(least.low):.2f}, {float(least.high):.2f}]"
+    ]
+
+
+def _jacobian(result: xr.Dataset) -> list[str]:
+    stop, top = result["stop"].values, result.singular_value.isel(mode=0)
+    steps = sorted({0, len(stop) // 2, len(stop) - 1})
+    return [
+        "the most that a block stretches a small change of direction is "
+        + ", ".join(f"{_shown(top.isel(span=step))} at block {stop[step]}" for step in steps)
+        + "; the root mean square over directions "
+        + ", ".join(f"{_shown(result.rms_gain.isel(span=step))} at block {stop[step]}" for step in steps),
+        f"every small change of direction shrinks in {float((top < 1).mean()):.0%} of all blocks and samples",
+    ]
+
+
+def _swap_blocks(result: xr.Dataset) -> list[str]:
+    off = ~np.eye(result.sizes["block"], dtype=bool)
+    lines = [f"one block in another's place turns the final state by {float(result.effect.values[off].mean()):.2f} rad"]
+    if "difference" in result and np.isfinite(result.difference):
+        lines[0] += (
+            f", by {float(result.within_effect):.2f} within and {float(result.between_effect):.2f} between phases: "
+            f"difference {_with_interval(result, 'difference')}; among pairs equally far apart in depth "
+            f"{_with_interval(result, 'matched_difference')}"
+        )
+    if "accuracy" in result:
+        lines.append(
+            f"accuracy {float(result.accuracy_unswapped):.1%} as it is, "
+            f"{float(result.accuracy.values[off].mean()):.1%} on average over swaps, "
+            f"{float(result.accuracy.values[off].min()):.1%} after the worst"
+        )
+    return lines
+
+
+def _with_interval(result: xr.Dataset, name: str) -> str:
+    low, high = (float(result[f"{name}_{end}"]) for end in ("low", "high"))
+    return f"{float(result[name]):.3f} [{low:.3f}, {high:.3f}]"
+
+
 QUESTIONS: Mapping[str, tuple[str, Callable[[xr.Dataset], list[str]]]] = {
     "convergence": ("Do directions converge?", _convergence),
     "coherence": ("Do tokens move together?", _coherence),
     "update_spectra": ("Along how many directions do updates move?", _update_spectra),
     "phases": ("Is depth made of a few phases?", _phases),
     "basins": ("Into which basins do the final directions fall?", _basins),
+    "dmd": ("Is depth one linear map, applied again and again?", _dmd),
+    "perturb": ("Do pushed paths come back?", _perturb),
+    "basin_stability": ("Do pushed paths end in their basin?", _basin_stability),
+    "jacobian": ("Do blocks shrink small changes of direction?", _jacobian),
+    "swap_blocks": ("Can one block stand in for another?", _swap_blocks),
 }
 """Each measure's question, and how its result is put into sentences."""
