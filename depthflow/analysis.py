@@ -244,7 +244,14 @@ def analyze(
 def analyze_beside_twin(
     subject: Subject, twin: Subject, *, measures: Sequence[str] | None = None, seed: int = 0, progress: bool = True
 ) -> Analysis:
-    """Return every measure of a model, of its states and of itself, and the same of its untrained twin."""
+    """Return every measure of a model, of its states and of itself, and the same of its untrained twin.
+
+    Raises
+    ------
+    ParameterError
+        As :func:`analyze`, before anything is recorded.
+    """
+    _require_known(measures or [], {**MEASURES, **INTERVENTIONS})
     traj, null = (one.record(progress=progress) for one in (subject, twin))
     return analyze(
         traj,

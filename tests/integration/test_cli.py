@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import xarray as xr
+from PIL import Image
 
 import depthflow
 from depthflow.cli import main
@@ -98,7 +99,53 @@ def test_a_mistake_is_one_clear_line(tmp_path, arguments, message):
 def test_an_unknown_measure(store, tmp_path):
     done = run("analyze", store, "-o", tmp_path / "out", "--measures", "entropy", "--quiet")
     assert done.returncode == 2
-    assert "knows the measures convergence, coherence, update_spectra, phases, basins; got 'entropy'" in done.stderr
+    assert "knows the measures convergence, coherence, update_spectra, phases, basins, dmd, perturb" in done.stderr
+    assert "got 'entropy'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--measures", "perturb"), "perturb needs the model itself, not its states alone: depthflow analyze MODEL"),
+        (("digits", "--null", "x.zarr"), "--null is the null of a store"),
+        (("digits", "--measures", "perturb,basin_stability"), "made from basins and perturb; choose basins too"),
+    ],
+)
+def test_measures_that_do_not_fit_the_source(store, tmp_path, more, message):
+    source = store if more[0].startswith("--") else "digits"
+    done = run("analyze", source, *more, "-o", tmp_path / "out", "--quiet")
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+@pytest.fixture
+def photos(tmp_path):
+    rng = np.random.default_rng(0)
+    for label in ("cats", "dogs"):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for number in range(2):
+            pixels = rng.integers(0, 255, (170, 180, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / label / f"{number}.png")
+    return tmp_path / "photos"
+
+
+def test_analyze_a_model_of_ones_own_on_a_folder(photos, tmp_path):
+    chosen = "phases,basins,perturb,basin_stability,jacobian,swap_blocks"
+    out = tmp_path / "out"
+    done = run(
+        *("analyze", "timm:test_vit", photos, "-o", out, "--random-weights", "--labels-from-folders"),
+        *("--measures", chosen, "--batch-size", 3, "--quiet"),
+    )
+    assert done.returncode == 0, done.stderr
+    tree = xr.open_datatree(out / "results.zarr", engine="zarr", consolidated=False)
+    for group in ("results", "null"):
+        assert set(tree[group].children) == set(chosen.split(","))
+        for measure in ("perturb", "jacobian"):
+            assert tree[f"{group}/{measure}"].label.values.tolist() == ["cats", "cats", "dogs", "dogs"]
+        assert "accuracy" not in tree[f"{group}/swap_blocks"], "the folders' names are not the model's classes"
+    assert not np.array_equal(tree["results/perturb"].gain, tree["null/perturb"].gain)
+    assert "Do pushed paths come back?" in done.stdout
+    assert (out / "swap_blocks.png").exists()
 
 
 def test_a_folder_without_images(tmp_path):
