@@ -6,7 +6,8 @@ Each is a :class:`DepthflowError` and also the built-in error that a caller woul
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from numbers import Integral
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,6 +47,19 @@ class StoreError(DepthflowError, RuntimeError):
 
 class SurrogateError(DepthflowError, RuntimeError):
     """A surrogate could not be fitted, loaded or scored."""
+
+
+def is_whole_number(value: object) -> bool:
+    """Return whether ``value`` is an integer of Python's or NumPy's, which True and False are not."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def whole_number_fault(name: str, value: Any, least: int = 1, most: int | None = None) -> list[str]:
+    """Return the fault of an argument that is not a whole number from ``least`` to ``most``."""
+    if is_whole_number(value) and value >= least and (most is None or value <= most):
+        return []
+    upward = "" if most is None else f" to {most}"
+    return [f"needs {name} as a whole number from {least}{upward}; got {value!r}."]
 
 
 def raise_faults(error: type[DepthflowError], what: str, faults: Sequence[str]) -> None:

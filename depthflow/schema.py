@@ -15,7 +15,7 @@ import xarray as xr
 from depthflow.errors import TrajectoryError, raise_faults
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 SCHEMA_VERSION = 1
 
@@ -92,7 +92,20 @@ VARIABLES: Mapping[str, Variable] = {
     "within_angle": Variable("mean angle between samples of the same label", "rad"),
     "between_angle": Variable("mean angle between samples of different labels", "rad"),
     "bic": Variable("Bayesian information criterion of the mixture (lower is better)", "1"),
-    # jacobian
+    # perturb
+    "recovery": Variable("one minus the mean gain at the last depth", "1"),
+    "growth_rate": Variable("growth rate of the angle between the paths", "1/block"),
+    "final_direction": Variable("final direction of the perturbed path", "1"),
+    "reference_direction": Variable("final direction of the unperturbed path", "1"),
+    "reference": Variable("residual-stream state of the unperturbed path", "state unit"),
+    # basin_stability
+    "basin_stability": Variable("share of perturbed paths that end in the basin of the unperturbed one", "1"),
+    "stable_share": Variable("share of the sample's draws that end in its basin", "1"),
+    "low": Variable("lower end of the interval", "1"),
+    "high": Variable("upper end of the interval", "1"),
+    "n_samples": Variable("number of samples", "1"),
+    # jacobian and finite_jacobian
+    "exponent": Variable("finite-depth Lyapunov exponent", "1/block"),
     "residual": Variable("distance within which a singular value lies", "1"),
     "converged": Variable("whether the singular values are within the tolerance", "1", categorical=True),
     "rms_gain": Variable("root-mean-square growth of a small change", "1"),
@@ -101,6 +114,7 @@ VARIABLES: Mapping[str, Variable] = {
     "symmetry": Variable("share of the Jacobian's energy in its symmetric part", "1"),
     "left": Variable("unit singular vector, outgoing", "1"),
     "right": Variable("unit singular vector, ingoing", "1"),
+    "rank": Variable("number of directions that the deviations span", "1"),
     # swap_blocks
     "effect": Variable("change of the final direction by the swap", "rad"),
     "accuracy": Variable("share of samples classified rightly with the swap", "1"),
@@ -125,35 +139,20 @@ VARIABLES: Mapping[str, Variable] = {
     "error_endpoint": Variable("relative error of the best map for the horizon", "1"),
     "error_per_step": Variable("relative error of the best maps of each block", "1"),
     "skill": Variable("share of the squared error of the identity that the prediction removes", "1"),
-    # finite_jacobian
-    "rank": Variable("number of directions that the deviations span", "1"),
-    # perturb and basin_stability
-    "recovery": Variable("one minus the mean gain at the last depth", "1"),
-    "growth_rate": Variable("growth rate of the angle between the paths", "1/block"),
-    "final_direction": Variable("final direction of the perturbed path", "1"),
-    "reference_direction": Variable("final direction of the unperturbed path", "1"),
-    "reference": Variable("residual-stream state of the unperturbed path", "state unit"),
-    "basin_stability": Variable("share of perturbed paths that end in the basin of the unperturbed one", "1"),
-    "stable_share": Variable("share of the sample's draws that end in its basin", "1"),
-    "low": Variable("lower end of the interval", "1"),
-    "high": Variable("upper end of the interval", "1"),
-    "n_samples": Variable("number of samples", "1"),
 }
 """Every variable that a measure returns, with its long name and units."""
-
-_JACOBIAN = {
-    "singular_value": Variable("singular value of the Jacobian", "1"),
-    "exponent": Variable("finite-depth Lyapunov exponent", "1/block"),
-}
 
 VARIABLES_OF: Mapping[str, Mapping[str, Variable]] = {
     "perturb": {
         "angle": Variable("angle between the perturbed and the unperturbed state", "rad"),
-        "gain": Variable("rms angle of the perturbed tokens over the angle of the push", "1"),
+        "gain": Variable("angle of the pushed tokens over that of the push", "1"),
         "state": Variable("residual-stream state of the perturbed path", "state unit"),
     },
-    "jacobian": {**_JACOBIAN, "eigenvalue": Variable("eigenvalue of the Jacobian", "1")},
-    "finite_jacobian": _JACOBIAN,
+    "jacobian": {
+        "singular_value": Variable("singular value of the Jacobian", "1"),
+        "eigenvalue": Variable("eigenvalue of the Jacobian", "1"),
+    },
+    "finite_jacobian": {"singular_value": Variable("singular value of the Jacobian", "1")},
 }
 """What a variable means in the result of one measure, where another measure's variable has the same name."""
 
@@ -174,6 +173,15 @@ def token_types(array: xr.DataArray | xr.Dataset) -> list[str]:
     if coord is None:
         return [TOKEN] * array.sizes.get("token", 0)
     return [str(kind) for kind in np.ravel(coord.values).tolist()]
+
+
+def leading_tokens(types: Sequence[str]) -> str | np.ndarray:
+    """Return which of tokens of these ``types`` stand for a sample: a type, or positions.
+
+    That is the class token, else the patches, else their recorded mean, else all tokens but padding.
+    """
+    kind = next((kind for kind in (CLS, PATCH, MEAN) if kind in types), None)
+    return np.flatnonzero(np.array(types) != PAD) if kind is None else kind
 
 
 def describe(result: xr.Dataset, measure: str = "") -> xr.Dataset:

@@ -10,7 +10,7 @@ import xarray as xr
 from depthflow.errors import TrajectoryError
 from depthflow.kernels import sphere
 from depthflow.measures._ufunc import Where, as_states
-from depthflow.schema import CLS, DIMS, MEAN, PAD, PATCH, check, labels, token_types
+from depthflow.schema import CLS, DIMS, check, labels, leading_tokens, token_types
 
 if TYPE_CHECKING:
     from depthflow.trajectories import Tokens
@@ -31,20 +31,14 @@ class Paths(NamedTuple):
 
 
 def choose(traj: xr.DataArray, tokens: Tokens, measure: str) -> Choice:
-    """Return ``tokens``, or where ``"cls"`` is asked of a trajectory without one, what stands in for it.
-
-    That is the patches, else the mean of the patches that was recorded, else all tokens but padding.
-    """
+    """Return ``tokens``, or where ``"cls"`` is asked of a trajectory without one, what stands in for it."""
     traj = check(traj, measure)
     if "token" not in traj.dims:
         return Choice(None if isinstance(tokens, str) and tokens == CLS else tokens, "the only token")
     if not (isinstance(tokens, str) and tokens == CLS):
         return Choice(tokens, "all tokens" if tokens is None else str(tokens))
-    types = np.array(token_types(traj))
-    for kind in (CLS, PATCH, MEAN):
-        if kind in types:
-            return Choice(kind, kind)
-    return Choice(np.flatnonzero(types != PAD), "all tokens")
+    found = leading_tokens(token_types(traj))
+    return Choice(found, found if isinstance(found, str) else "all tokens")
 
 
 def reduce_tokens(traj: xr.DataArray, measure: str) -> Paths:

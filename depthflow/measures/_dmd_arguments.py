@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from depthflow.errors import ParameterError, TrajectoryError, raise_faults
+from depthflow.errors import ParameterError, TrajectoryError, is_whole_number, raise_faults
 from depthflow.measures._ufunc import prepare
 from depthflow.schema import check_consecutive, labels
 
@@ -25,11 +25,7 @@ def ends(traj: xr.DataArray, span: tuple[int, int] | None) -> tuple[int, int]:
     depth = labels(traj, "depth")
     if span is None:
         return int(depth[0]), int(depth[-1])
-    if (
-        not isinstance(span, tuple | list)
-        or len(span) != 2
-        or not all(isinstance(end, int | np.integer) for end in span)
-    ):
+    if not isinstance(span, tuple | list) or len(span) != 2 or not all(map(is_whole_number, span)):
         raise ParameterError(f"{NAME}: span is (first, last), two depths; got {span!r}.")
     first, last = map(int, span)
     faults = [
@@ -73,7 +69,7 @@ def judged_horizons(
 ) -> list[int]:
     """Return the horizons in order, or raise for every argument out of range."""
     faults = []
-    if rank is not None and (not isinstance(rank, int | np.integer) or not 1 <= rank <= features):
+    if rank is not None and not (is_whole_number(rank) and 1 <= rank <= features):
         faults.append(f"rank is a number of modes from 1 to the {features} features; got {rank!r}.")
     if not 0 <= ridge < np.inf:
         faults.append(f"ridge is a share of the inputs' mean square, at least 0; got {ridge!r}.")

@@ -20,15 +20,6 @@ CHUNK = 1024
 """Rows a thread takes at once: their products with the centers stay in its cache."""
 
 
-def whole_number_fault(name: str, value: Any, least: int = 1, most: int | None = None) -> list[str]:
-    """Return the fault of an argument that is not an integer from ``least`` to ``most``."""
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if whole and value >= least and (most is None or value <= most):
-        return []
-    bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
-    return [f"needs {name} as an integer {bounds}; got {value!r}."]
-
-
 def tolerance_fault(value: object) -> list[str]:
     """Return the fault of a ``tol`` that is not a finite number of at least zero."""
     if isinstance(value, int | float | np.number) and not isinstance(value, bool) and 0 <= value < np.inf:

@@ -88,6 +88,8 @@ class Inputs:
 
     Attributes
     ----------
+    alpha : float
+        α itself.
     basis : numpy.ndarray or None
         (feature, rank): the leading eigenvectors.
     reciprocal : float
@@ -97,10 +99,10 @@ class Inputs:
 
     def __init__(self, gram: np.ndarray, rank: int | None, ridge: float) -> None:
         features = len(gram)
-        self.ridge = ridge * float(np.trace(gram)) / features
+        self.alpha = _penalty(gram, ridge)
         self.basis = None
         if rank is None:
-            regular, self._scale = _equilibrated(gram, self.ridge)
+            regular, self._scale = _equilibrated(gram, self.alpha)
             self._factor, fault = dpotrf(regular, lower=1)
             self.reciprocal = 0.0
             if not fault:
@@ -108,7 +110,7 @@ class Inputs:
                 self.reciprocal = float(estimate)
         else:
             values, vectors = eigh(gram, subset_by_index=(features - rank, features - 1))
-            self._values, self.basis = values[::-1] + self.ridge, vectors[:, ::-1]
+            self._values, self.basis = values[::-1] + self.alpha, vectors[:, ::-1]
             largest = self._values[0]
             self.reciprocal = max(float(self._values[-1] / largest), 0.0) if largest > 0 else 0.0
 
@@ -129,9 +131,14 @@ class Inputs:
 
 def independent_directions(gram: np.ndarray, rank: int | None, ridge: float) -> int:
     """Return how many directions the inputs resolve, as :class:`Inputs` understands it."""
-    alpha = ridge * float(np.trace(gram)) / len(gram)
+    alpha = _penalty(gram, ridge)
     values = eigvalsh(_equilibrated(gram, alpha)[0] if rank is None else gram + alpha * np.eye(len(gram)))
     return int((values > RESOLVED * values[-1]).sum()) if values[-1] > 0 else 0
+
+
+def _penalty(gram: np.ndarray, ridge: float) -> float:
+    """Return α of a ``ridge`` in units of G's mean eigenvalue."""
+    return ridge * float(np.trace(gram)) / len(gram)
 
 
 def _equilibrated(gram: np.ndarray, alpha: float) -> tuple[np.ndarray, np.ndarray]:
@@ -185,7 +192,7 @@ def corrected(operator: np.ndarray, inputs: Inputs, traj: xr.DataArray, measure:
     (corrected semi-normal equations, Björck 1987, doi:10.1016/0024-3795(87)90101-7).
     """
     features = len(operator)
-    cross = -inputs.ridge * operator
+    cross = -inputs.alpha * operator
     for states in pieces(traj, measure):
         start = states[:-1].reshape(-1, features)
         cross += (states[1:].reshape(-1, features) - start @ operator.T).T @ start

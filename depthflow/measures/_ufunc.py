@@ -117,7 +117,8 @@ def samplewise(
     sizes : mapping
         Sizes of output dims that are neither ``block`` nor the trajectory's.
     beside : sequence of DataArray
-        In memory or dask-backed (in one chunk but along ``sample``), each with ``sample`` first: what the kernel needs of each sample beside its states.
+        What the kernel needs of each sample beside its states: in memory or dask-backed (in one chunk but along
+        ``sample``), each with ``sample`` first.
     """
     core = ("depth", "token", "feature")
     sample, depth, token = (labels(traj, dim) for dim in DIMS[:3])

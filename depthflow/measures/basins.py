@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from depthflow.errors import ParameterError, TrajectoryError, raise_faults
+from depthflow.errors import ParameterError, TrajectoryError, raise_faults, whole_number_fault
 from depthflow.kernels import sphere
 from depthflow.measures._clusters import choose_number, cluster, silhouette
 from depthflow.measures._directions import choose, reduce_tokens
-from depthflow.measures._estimator import CHUNK, whole_number_fault
+from depthflow.measures._estimator import CHUNK
 from depthflow.measures._mixture import Units
 from depthflow.measures._threads import threads
 from depthflow.measures._ufunc import label, prepare

@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Cluster
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
-from depthflow.errors import ParameterError, raise_faults
+from depthflow.errors import ParameterError, raise_faults, whole_number_fault
 from depthflow.kernels import sphere
 from depthflow.measures._estimator import (
     CHUNK,
@@ -18,7 +18,6 @@ from depthflow.measures._estimator import (
     norms_of,
     rows_of,
     tolerance_fault,
-    whole_number_fault,
 )
 from depthflow.measures._lloyd import Directions, Partition, assign, directions, iterate, seed_centers, spread
 from depthflow.measures._threads import Threads, threads

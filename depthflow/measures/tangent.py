@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
-from depthflow.errors import ParameterError, TrajectoryError, raise_faults
+from depthflow.errors import ParameterError, TrajectoryError, raise_faults, whole_number_fault
 from depthflow.measures._chunks import require_finite
 from depthflow.measures._ufunc import Where, as_states, prepare, samplewise
 from depthflow.schema import DIMS, describe, labels
@@ -161,8 +161,8 @@ def _argument_faults(n_modes: object, rcond: object) -> list[str]:
     faults = []
     if not isinstance(rcond, int | float | np.floating) or not 0 <= rcond < 1:
         faults.append(f"rcond is a share in [0, 1); got {rcond!r}.")
-    if n_modes is not None and (not isinstance(n_modes, int | np.integer) or n_modes < 1):
-        faults.append(f"n_modes is a number of modes, at least 1; got {n_modes!r}.")
+    if n_modes is not None:
+        faults += whole_number_fault("n_modes", n_modes)
     return faults
 
 

@@ -10,14 +10,13 @@ from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
-from depthflow.errors import ParameterError, raise_faults
+from depthflow.errors import ParameterError, raise_faults, whole_number_fault
 from depthflow.measures._estimator import (
     CHUNK,
     generator,
     norms_of,
     rows_of,
     tolerance_fault,
-    whole_number_fault,
 )
 from depthflow.measures._lloyd import directions
 from depthflow.measures._mixture import Components, Units, best_estimate, bic, log_joint, normalise

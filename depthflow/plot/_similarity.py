@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import xarray as xr
-from matplotlib.patches import Rectangle
-from matplotlib.patheffects import withStroke
 
 from depthflow.errors import ParameterError
-from depthflow.plot._layout import axis_label, color_bar, positions, ticks_across, ticks_upward
+from depthflow.plot._matrix import draw_matrix, draw_phases
 from depthflow.plot._need import need
-from depthflow.plot._style import COLUMN, INK, SEQUENTIAL, canvas
+from depthflow.plot._style import COLUMN, INK, canvas
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.axes import Axes
 
 PHASE = "phase"
@@ -71,53 +69,13 @@ def similarity(data: xr.Dataset | xr.DataArray, *, ax: Axes | None = None) -> Ax
         )
     matrix = matrix.transpose("block", "block_other")
     with canvas(ax, height=0.85 * COLUMN) as axes:
-        blocks = _draw_matrix(axes, matrix, matrix.attrs.get("metric") or data.attrs.get("metric"))
+        blocks = draw_matrix(axes, matrix, matrix.attrs.get("metric") or data.attrs.get("metric"))
         if PHASE in data:
-            _draw_phases(axes, blocks, data[PHASE].values)
+            draw_phases(axes, blocks, data[PHASE].values)
         if PROBABILITY in data:
             _draw_probability(axes, blocks, data[PROBABILITY].values)
         axes.set_title(_title(data), fontsize="medium")
     return axes
-
-
-def _draw_matrix(ax: Axes, matrix: xr.DataArray, metric: str | None) -> np.ndarray:
-    blocks = positions(matrix, "block")
-    low, high = blocks[0] - 0.5, blocks[-1] + 0.5
-    # The diagonal is 1 by definition and would waste the scale.
-    values = np.asarray(matrix.values, dtype=np.float64)
-    apart = values[~np.eye(len(values), dtype=bool)]
-    image = ax.imshow(
-        values,
-        cmap=SEQUENTIAL,
-        extent=(low, high, high, low),
-        interpolation="nearest",
-        vmin=np.nanmin(apart) if len(apart) else None,
-        vmax=np.nanmax(values),
-    )
-    for side in ax.spines.values():
-        side.set_visible(False)
-    ax.set_xticks(ticks_across(ax, blocks))
-    ax.set_yticks(ticks_upward(ax, blocks))
-    ax.set_xlabel("block")
-    ax.set_ylabel("block")
-    name = axis_label(ax, "similarity", matrix)
-    color_bar(image, ax, f"{name} ({metric})" if metric else name, shrink=0.8)
-    return blocks
-
-
-def _draw_phases(ax: Axes, blocks: np.ndarray, phase: np.ndarray) -> None:
-    starts = np.flatnonzero(np.append(True, phase[1:] != phase[:-1]))
-    ends = np.append(starts[1:], len(phase))
-    for start, end in zip(starts, ends, strict=True):
-        corner, size = float(blocks[start]) - 0.5, float(end - start)
-        frame = Rectangle((corner, corner), size, size, fill=False, edgecolor="white", linewidth=1.4, clip_on=False)
-        frame.set_path_effects([withStroke(linewidth=2.8, foreground=INK)])
-        ax.add_patch(frame)
-    numbers = ax.secondary_yaxis("right")
-    numbers.set_yticks((blocks[starts] + blocks[ends - 1]) / 2, [f"{value:g}" for value in phase[starts]])
-    numbers.tick_params(length=0, pad=3, labelsize=ax.yaxis.get_ticklabels()[0].get_fontsize())
-    numbers.set_ylabel("phase")
-    numbers.spines["right"].set_visible(False)
 
 
 def _draw_probability(ax: Axes, blocks: np.ndarray, probability: np.ndarray) -> None:

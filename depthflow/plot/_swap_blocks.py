@@ -9,8 +9,8 @@ from matplotlib.colors import LogNorm
 from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 from depthflow.errors import ParameterError
+from depthflow.plot._matrix import draw_matrix, draw_phases
 from depthflow.plot._need import need
-from depthflow.plot._similarity import _draw_matrix, _draw_phases
 from depthflow.plot._style import COLUMN, canvas
 
 if TYPE_CHECKING:
@@ -74,24 +74,15 @@ def swap_blocks(ds: xr.Dataset, *, ax: Axes | None = None, variable: str = "effe
         )
     values = np.where(np.eye(len(matrix), dtype=bool), np.nan, matrix.values)
     with canvas(ax, height=0.85 * COLUMN) as axes:
-        blocks = _draw_matrix(axes, matrix.copy(data=values), None)
+        blocks = draw_matrix(axes, matrix.copy(data=values))
         if variable == "effect":
             _scale_by_ratio(axes.images[-1])
         if "phase" in ds.variables:
-            _frame_phases(axes, blocks, ds["phase"].values)
+            draw_phases(axes, blocks, ds["phase"].values)
         axes.set_xlabel("block put in (j)")
         axes.set_ylabel("block replaced (i)")
         axes.set_title(_title(ds, variable), fontsize="medium")
     return axes
-
-
-def _frame_phases(ax: Axes, blocks: np.ndarray, phase: np.ndarray) -> None:
-    """Frame the phases and write their numbers or names beside them."""
-    code = np.unique(phase, return_inverse=True)[1]
-    _draw_phases(ax, blocks, code)
-    numbers = ax.child_axes[-1]
-    first = np.flatnonzero(np.append(True, code[1:] != code[:-1]))
-    numbers.set_yticks(numbers.get_yticks(), [str(name) for name in phase[first]])
 
 
 def _scale_by_ratio(image: AxesImage) -> None:

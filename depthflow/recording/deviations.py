@@ -12,10 +12,11 @@ import xarray as xr
 from torch import Tensor
 
 from depthflow.errors import RecordError
+from depthflow.recording.angles import angle_between
 from depthflow.recording.memory import require
-from depthflow.recording.pushes import angle_between, pushed
-from depthflow.recording.tokens import choose, or_stand_in
-from depthflow.schema import CLS
+from depthflow.recording.pushes import pushed
+from depthflow.recording.tokens import choose
+from depthflow.schema import leading_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,6 +38,9 @@ DIMS = {
     "reference": ("sample", "depth", "token", "feature"),
 }
 """What is gathered sample by sample."""
+
+STATES = ("state", "reference")
+"""Of these, what is in the model's own precision, and gathered only where it is asked for."""
 
 KEEP_LESS = "Lower n_draws, leave states=False, or give fewer samples at a time."
 """What to do where the results do not fit into memory."""
@@ -67,11 +71,8 @@ def unit_states(states: Tensor, samples: range, depth: int) -> Tensor:
 
 
 def readout(layout: TokenLayout) -> tuple[str, np.ndarray]:
-    """Return the name and the positions of the tokens whose mean direction is the sample's, as :func:`basins` has it.
-
-    That is the class token; where there is none the patches, else all tokens but padding.
-    """
-    found = or_stand_in(CLS, layout)
+    """Return the name and positions of the tokens whose mean direction is the sample's, as :func:`basins` has it."""
+    found = leading_tokens(layout.types)
     return found if isinstance(found, str) else "all tokens", choose(found, layout).index
 
 
@@ -141,24 +142,20 @@ def follow(
     samples = range(run.count, run.count + count)
     index = torch.as_tensor(run.chosen.index, device=start.device)
     read = torch.as_tensor(readout(run.chosen.layout)[1], device=start.device)
-    n_draws, depths, exact = way.n_draws, run.n_blocks + 1, np.dtype(np.float64)
+    sizes = {"draw": way.n_draws, "depth": run.n_blocks + 1, "token": tokens, "feature": features}
+    own = np.dtype(str(start.dtype).removeprefix("torch."))
     shapes = {
-        "angle": ((n_draws, depths, tokens), exact),
-        "gain": ((n_draws, depths), exact),
-        "final_direction": ((n_draws, features), exact),
-        "reference_direction": ((features,), exact),
+        name: (tuple(sizes[dim] for dim in dims[1:]), own if name in STATES else np.dtype(np.float64))
+        for name, dims in DIMS.items()
+        if keep_states or name not in STATES
     }
-    if keep_states:
-        kept = np.dtype(str(start.dtype).removeprefix("torch."))
-        shapes["state"] = ((n_draws, depths, tokens, features), kept)
-        shapes["reference"] = ((depths, tokens, features), kept)
     room = gathered.rooms(samples, shapes)
     for at, state in enumerate(replay.states[:depth] if keep_states else []):
         room["reference"][:, at] = state.cpu().numpy()
         room["state"][:, :, at] = room["reference"][:, None, at]
     draws = way.draws(samples, (len(index), features), run.labels[-1].tolist() if run.labels else [])
-    group = math.ceil(n_draws / math.ceil(n_draws / group))  # as many in each as can be
-    for first in range(0, n_draws, group):
+    group = math.ceil(way.n_draws / math.ceil(way.n_draws / group))  # groups of one size, as far as can be
+    for first in range(0, way.n_draws, group):
         towards = torch.as_tensor(np.stack(list(islice(draws, group))), device=start.device)
         drawn = slice(first, first + len(towards))
         both = start.repeat(1 + len(towards), 1, 1, 1)

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from depthflow.errors import ParameterError, raise_faults
+from depthflow.errors import ParameterError, is_whole_number, raise_faults, whole_number_fault
 from depthflow.models.detect import adapt
 from depthflow.recording.assemble import attributes, coords
 from depthflow.recording.capture import Capture
 from depthflow.recording.hooks import Tape
-from depthflow.recording.inputs import Batch, Feed, batch_size_faults
+from depthflow.recording.inputs import Batch, Feed
 from depthflow.recording.mode import call, undisturbed
 from depthflow.recording.sinks import MemorySink
 from depthflow.recording.stream import StoreSink, settings
@@ -185,11 +185,9 @@ def _check_options(depths: Sequence[int] | None, batch_size: int, dtype: str) ->
     faults = []
     if dtype not in DTYPES:
         faults.append(f"needs dtype as one of {sorted(DTYPES)}; got {dtype!r}.")
-    faults += batch_size_faults(batch_size)
+    faults += whole_number_fault("batch_size", batch_size)
     chosen = None if depths is None else list(depths) if isinstance(depths, Sequence | range | np.ndarray) else [depths]
-    whole = chosen is None or all(
-        isinstance(d, int | np.integer) and not isinstance(d, bool) and d >= 0 for d in chosen
-    )
+    whole = chosen is None or all(is_whole_number(depth) and depth >= 0 for depth in chosen)
     if not whole:
         faults.append(f"needs depths as whole numbers from 0, the input of the first block; got {depths!r}.")
     elif chosen is not None and len(set(chosen)) < max(2, len(chosen)):

@@ -111,13 +111,6 @@ class Feed:
             raise RecordError("needs at least one sample; the inputs hold none.")
 
 
-def batch_size_faults(batch_size: object) -> list[str]:
-    """Return what is wrong with ``batch_size``, if anything."""
-    if isinstance(batch_size, int | np.integer) and not isinstance(batch_size, bool) and batch_size >= 1:
-        return []
-    return [f"needs batch_size as a whole number from 1; got {batch_size!r}."]
-
-
 def label_array(labels: Any) -> np.ndarray:
     """Return one label a sample as an array of numbers or strings."""
     array = np.asarray(labels.detach().cpu() if isinstance(labels, Tensor) else labels)

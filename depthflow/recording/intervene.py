@@ -10,8 +10,8 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from depthflow.errors import ParameterError, RecordError, raise_faults
-from depthflow.measures._estimator import whole_number_fault
+from depthflow.errors import ParameterError, RecordError, raise_faults, whole_number_fault
+from depthflow.recording.angles import angle_between
 from depthflow.recording.logits import Classifier
 from depthflow.recording.mode import undisturbed
 from depthflow.recording.pairs import compared, phase_array, require_blocks
@@ -208,7 +208,7 @@ def _swapped(
     final = _directions(chosen.of(own[-1]), position, "without a swap")
     for block, other, path in _paths(replay, own):
         where = f"with block {other} in the place of block {block}"
-        angle = _angle(final, _directions(chosen.of(path[-1]), position, where))
+        angle = angle_between(final, _directions(chosen.of(path[-1]), position, where))
         effect[:, block - 1, other - 1] = angle.square().mean(dim=1).sqrt().cpu().numpy()
         if targets is not None:
             output = replay.readout([*own[1:block], *path])
@@ -237,8 +237,3 @@ def _directions(state: Tensor, position: int, where: str) -> Tensor:
         )
     unit: Tensor = exact / norm
     return unit
-
-
-def _angle(a: Tensor, b: Tensor) -> Tensor:
-    """Return the angle (rad) between unit vectors along the last axis, right at any size."""
-    return 2 * torch.atan2((a - b).norm(dim=-1), (a + b).norm(dim=-1))

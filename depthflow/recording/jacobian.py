@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from depthflow.errors import ParameterError, raise_faults
+from depthflow.errors import ParameterError, is_whole_number, raise_faults, whole_number_fault
 from depthflow.recording.linearize import Linearization, differentiable, sparing_inputs
 from depthflow.recording.session import session
 from depthflow.recording.spectrum import DIMS, Draws, Found, by_products, formed
@@ -51,7 +51,8 @@ def jacobian(
     r"""Return what spans of blocks do to a small change of a state: the singular values of their exact Jacobians.
 
     With :math:`J = \partial x_m / \partial x_\ell` along the model's own path, by autodiff. With ``directional`` (the
-    default) all quantities but the last three are of the map of directions, in rad per rad,
+    default) all quantities but eigenvalues, ``nonnormality`` and ``symmetry`` are of the map of directions, in rad per
+    rad,
 
     .. math::
 
@@ -145,7 +146,7 @@ def jacobian(
     >>> bool((result.rms_gain.isel(span=-1) < 1).all())
     True
     """
-    _check(span, n_modes, rtol, n_probes, max_iter)
+    _check(span, n_modes, rtol, n_probes, max_iter, seed)
     batches: list[list[Found]] = []
     with (
         session(
@@ -221,26 +222,19 @@ def _spans(span: str | tuple[int, int], n_blocks: int) -> list[tuple[int, int]]:
     return [(int(span[0]), int(span[1]))]
 
 
-def _check(span: object, n_modes: int, rtol: float, n_probes: int, max_iter: int) -> None:
+def _check(span: object, n_modes: int, rtol: float, n_probes: int, max_iter: int, seed: int) -> None:
     faults = []
-    if isinstance(span, str) or not isinstance(span, Sequence) or len(span) != 2 or not all(map(_whole, span)):
+    if isinstance(span, str) or not isinstance(span, Sequence) or len(span) != 2 or not all(map(is_whole_number, span)):
         if span not in ("blocks", "cumulative"):
             faults.append(f"needs span as 'blocks', 'cumulative' or two depths such as (0, 12); got {span!r}.")
     elif not span[0] < span[1]:
         faults.append(f"needs a span that runs forwards, from a depth to a deeper one; got {span!r}.")
-    if not _whole(n_modes) or n_modes < 0:
-        faults.append(f"needs n_modes as a whole number from 0; got {n_modes!r}.")
-    if not 0 < rtol < 1:
+    faults += whole_number_fault("n_modes", n_modes, 0)
+    if not isinstance(rtol, int | float | np.number) or not 0 < rtol < 1:
         faults.append(f"needs rtol between 0 and 1; got {rtol!r}.")
-    if not _whole(n_probes) or n_probes < 2:
-        faults.append(f"needs n_probes as a whole number from 2, for a standard error; got {n_probes!r}.")
-    if not _whole(max_iter) or max_iter < 1:
-        faults.append(f"needs max_iter as a whole number from 1; got {max_iter!r}.")
+    faults += whole_number_fault("n_probes", n_probes, 2) + whole_number_fault("max_iter", max_iter)
+    faults += whole_number_fault("seed", seed, 0)
     raise_faults(ParameterError, WHAT, faults)
-
-
-def _whole(value: object) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def _require_modes(n_modes: int, dim: int) -> None:

@@ -92,11 +92,23 @@ class Linearization:
     def __init__(self, replay: Replay, start: int, stop: int, tokens: Tensor, *, directional: bool) -> None:
         self.replay, self.start, self.stop, self.tokens = replay, start, stop, tokens
         before, after = (replay.states[depth][:, tokens] for depth in (start, stop))
+        for depth, states in ((start, before), (stop, after)) if directional else ():
+            self._require_directions(depth, states)
         self.shape = before.shape
         self.tangents = (Tangent(before), Tangent(after)) if directional else None
         self.dim = self.shape[1] * (self.shape[2] - directional)
         """Of the domain: a direction has one less than a state."""
         self._graph: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
+
+    def _require_directions(self, depth: int, states: Tensor) -> None:
+        """Raise unless every state has a direction."""
+        none = torch.nonzero(states.norm(dim=2) == 0)
+        if len(none):
+            sample, place = none[0].tolist()
+            raise RecordError(
+                f"jacobian found a zero-norm state, which has no direction, first at depth {depth}, sample {sample} of "
+                f"its batch, token {int(self.tokens[place])}. Remove such samples, or pass directional=False."
+            )
 
     def product(self, vectors: Tensor) -> Tensor:
         """Return J v, by differentiating Jᵀu, which is linear in u, by u."""

@@ -10,9 +10,8 @@ import numpy as np
 import torch
 import xarray as xr
 
-from depthflow.errors import ParameterError, RecordError, raise_faults
+from depthflow.errors import ParameterError, RecordError, raise_faults, whole_number_fault
 from depthflow.recording.deviations import Gathered, follow, readout, variables
-from depthflow.recording.inputs import batch_size_faults
 from depthflow.recording.pushes import OTHER_CLASS, RANDOM, Given, OtherClass, Random
 from depthflow.recording.session import session
 from depthflow.recording.tokens import ALL, choose
@@ -225,29 +224,28 @@ def _class_means(model: nn.Module, inputs: Any, depth: int, options: dict[str, A
     return classes, np.stack([(sums[label][0] / sums[label][1]).cpu().numpy() for label in classes.tolist()])
 
 
-def _check(depth: object, angle: object, n_draws: object, seed: object, batch_size: int) -> None:
-    faults = []
-    for name, value, least in (("depth", depth, 0), ("n_draws", n_draws, 1), ("seed", seed, 0)):
-        if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
-            faults.append(f"needs {name} as a whole number from {least}; got {value!r}.")
+def _check(depth: object, angle: object, n_draws: object, seed: object, batch_size: object) -> None:
+    faults = [
+        *whole_number_fault("depth", depth, 0),
+        *whole_number_fault("n_draws", n_draws),
+        *whole_number_fault("seed", seed, 0),
+        *whole_number_fault("batch_size", batch_size),
+    ]
     if (
         not isinstance(angle, int | float | np.integer | np.floating)
         or isinstance(angle, bool)
         or not 0 < angle <= math.pi
     ):
         faults.append(f"needs angle as a number in (0, π] rad; got {angle!r}.")
-    raise_faults(ParameterError, "perturb", faults + batch_size_faults(batch_size))
+    raise_faults(ParameterError, "perturb", faults)
 
 
 def _require(run: Session, replay: Replay, depth: int) -> None:
-    """Raise unless the states can be pushed at ``depth`` and every chosen token is another one."""
+    """Raise unless the states can be pushed at ``depth``."""
     run.require_full_precision(replay)
     run.require_depth(depth, run.n_blocks - 1)
     if replay.states[depth].shape[2] < 2:
         raise ParameterError("perturb: needs states of at least two features, as one has no direction to be turned in.")
-    index = run.chosen.index
-    if len(set(index.tolist())) < len(index):
-        raise ParameterError(f"perturb: needs tokens= without repetition; got the positions {index.tolist()}.")
 
 
 def _require_followed(first: TokenLayout | None, layout: TokenLayout) -> TokenLayout:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from depthflow.arrays import as_numpy
 from depthflow.errors import DepthflowError, ParameterError
+from depthflow.recording.angles import angle_between
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -190,12 +191,6 @@ def pushed(states: Tensor, directions: Tensor, angle: float, samples: range, fir
             f"off by {worst:.1g} rad. Push by more, such as 0.01, or give it `copy.deepcopy(model).double()`."
         )
     return rounded
-
-
-def angle_between(first: Tensor, second: Tensor) -> Tensor:
-    """Return the angle between unit vectors, right at any angle."""
-    angle: Tensor = 2 * torch.atan2((first - second).norm(dim=-1), (first + second).norm(dim=-1))
-    return angle
 
 
 def _unit(vectors: Tensor) -> Tensor:

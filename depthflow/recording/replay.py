@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,9 @@ argument by a good part of the update."""
 
 NUDGE = 0.1
 """By how much of its size depth 0 is changed, to see which arguments follow the state."""
+
+Kind: TypeAlias = tuple[tuple[int, str, type], ...]
+"""What the blocks of a batch are given beside the states: number, name and type of each."""
 
 PLAIN = (Tensor, bool, int, float, complex, str, bytes, torch.Size, torch.dtype, torch.device, type(None))
 """What an argument may be without a memory of its own."""
@@ -141,8 +144,7 @@ class Replayer:
         self._calls: list[BlockCall] | None = None
         self._states: list[Tensor] = []
         self._nudged_from: int | None = None
-        self._tested: set[tuple[tuple[int, str, type], ...]] = set()
-        self._axes: Mapping[tuple[int, str], int] = {}
+        self._axes: dict[Kind, Mapping[tuple[int, str], int]] = {}
         self._in_place = False
 
     def __enter__(self) -> Replayer:
@@ -175,12 +177,12 @@ class Replayer:
         replay = self._run(batch)
         self._require_finite(replay)
         kind = tuple((*place, type(leaf)) for place, leaf in replay.arguments().items())
-        if kind not in self._tested:
-            self._axes = self._sample_axes(replay)
+        if kind not in self._axes:
+            axes = self._sample_axes(replay)
             self._require_same(replay)
-            self._tested.add(kind)
+            self._axes[kind] = axes
             self._in_place |= replay.in_place
-        replay.axes, replay.in_place = self._axes, self._in_place
+        replay.axes, replay.in_place = self._axes[kind], self._in_place
         return replay
 
     def _run(self, batch: Batch) -> Replay:

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from depthflow.errors import ParameterError, RecordError, raise_faults
+from depthflow.errors import ParameterError, RecordError, raise_faults, whole_number_fault
 from depthflow.models.detect import adapt
 from depthflow.recording.assemble import coords, provenance
 from depthflow.recording.capture import settle
-from depthflow.recording.inputs import Feed, batch_size_faults
+from depthflow.recording.inputs import Feed
 from depthflow.recording.mode import undisturbed
 from depthflow.recording.replay import Replayer
 from depthflow.recording.tokens import Kept, choose, or_stand_in, require_same, require_types
@@ -84,6 +84,10 @@ class Session:
         chosen = choose(or_stand_in(self.tokens, layout) if self.stand_in else self.tokens, layout)
         if chosen.patches is not None:
             raise ParameterError(f"{self.what} takes tokens as a type, types or indices; got {self.tokens!r}.")
+        if len(set(chosen.index.tolist())) < chosen.count:
+            raise ParameterError(
+                f"{self.what} needs tokens= without repetition; got the positions {chosen.index.tolist()}."
+            )
         if self._chosen is None:
             self._modules = [made.name for made in replay.calls]
         else:
@@ -147,7 +151,7 @@ def session(
         raise adapter.refusal.error()
     layout = adapter.layout()
     require_types(or_stand_in(tokens, layout) if stand_in else tokens, layout)
-    raise_faults(ParameterError, what, batch_size_faults(batch_size))
+    raise_faults(ParameterError, what, whole_number_fault("batch_size", batch_size))
     feed = Feed(inputs, batch_size, labels)
     with undisturbed(adapter.root, device) as home, Replayer(adapter, home, what) as replayer:
         yield Session(what, adapter, feed, replayer, tokens, progress, stand_in)

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from depthflow.errors import ParameterError, RecordError
+from depthflow.errors import ParameterError, RecordError, is_whole_number
 from depthflow.models.base import TokenLayout
-from depthflow.schema import CLS, MEAN, OFF_GRID, PAD, PATCH, TOKEN, TOKEN_TYPES
+from depthflow.schema import CLS, MEAN, OFF_GRID, PATCH, TOKEN, TOKEN_TYPES, leading_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,7 +102,7 @@ def choose(tokens: Tokens, layout: TokenLayout) -> Kept:
     if chosen and all(isinstance(item, str) for item in chosen):
         _require([str(item) for item in chosen], types, tokens)
         return Kept(layout, np.flatnonzero(np.isin(types, chosen)))
-    if not chosen or not all(isinstance(item, int | np.integer) and not isinstance(item, bool) for item in chosen):
+    if not chosen or not all(map(is_whole_number, chosen)):
         raise ParameterError(f"needs tokens as {ALL!r}, {CLS_AND_MEAN!r}, a type, types or indices; got {tokens!r}.")
     index = np.array(chosen, dtype=np.int64)
     wrong = index[(index < -count) | (index >= count)]
@@ -112,11 +112,9 @@ def choose(tokens: Tokens, layout: TokenLayout) -> Kept:
 
 
 def or_stand_in(tokens: Tokens, layout: TokenLayout | None) -> Tokens:
-    """Return ``tokens``, or where ``"cls"`` is asked of a layout without one, the patches, else all but padding."""
+    """Return ``tokens``, or where ``"cls"`` is asked of a layout without one, what stands in for it."""
     asked = isinstance(tokens, str) and tokens == CLS
-    if not asked or layout is None or CLS in layout.types:
-        return tokens
-    return PATCH if PATCH in layout.types else np.flatnonzero(np.array(layout.types) != PAD)
+    return leading_tokens(layout.types) if asked and layout is not None else tokens
 
 
 def require_same(first: Kept, kept: Kept) -> None:

@@ -2,82 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 import depthflow
 from depthflow.errors import RecordError
 from tests.adapters.families import CASES, DEPTH, SAMPLES, WIDTH, Case
-
-
-def call(model: nn.Module, batch: Any) -> Any:
-    return model(**batch) if isinstance(batch, dict) else model(batch)
-
-
-def answer(model: nn.Module, batch: Any) -> torch.Tensor:
-    """Return the model's first output tensor."""
-    with torch.no_grad():
-        output = call(model, batch)
-    return output if isinstance(output, torch.Tensor) else output[0]
-
-
-def states_by_plain_hooks(case: Case, model: nn.Module, batch: Any) -> np.ndarray:
-    """Return (sample, depth, token, feature) by hooks that share nothing with depthflow's."""
-    model = copy.deepcopy(model).eval()
-    seen: list[torch.Tensor] = []
-
-    def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if not seen:
-            seen.append((args[0] if args else kwargs["hidden_states"]).clone())
-
-    def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        seen.append((output[0] if isinstance(output, tuple) else output).clone())
-
-    blocks = case.blocks(model)
-    blocks[0].register_forward_pre_hook(enter, with_kwargs=True)
-    for block in dict.fromkeys(blocks):
-        block.register_forward_hook(leave)
-    with torch.no_grad():
-        call(model, batch)
-    return torch.stack(seen, dim=1).numpy()
-
-
-def given(case: Case, model: nn.Module) -> Any:
-    return case.given(model) if callable(case.given) else case.given
-
-
-def take(case: Case, model: nn.Module, batch: Any, **kwargs: Any) -> Any:
-    return depthflow.record(model, batch, blocks=given(case, model), progress=False, **kwargs)
-
-
-class Snapshot:
-    """Everything of a model that a recording must not change."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        self.storage = {name: parameter.data_ptr() for name, parameter in model.named_parameters()}
-        self.now = self.flags(model)
-
-    @staticmethod
-    def flags(model: nn.Module) -> Any:
-        return (
-            [module.training for module in model.modules()],
-            [(parameter.requires_grad, parameter.grad) for parameter in model.parameters()],
-            [(len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks)) for m in model.modules()],
-            torch.is_grad_enabled(),
-        )
-
-    def require(self, model: nn.Module) -> None:
-        assert self.flags(model) == self.now
-        assert {name: parameter.data_ptr() for name, parameter in model.named_parameters()} == self.storage
-        state = model.state_dict()
-        assert state.keys() == self.state.keys()
-        assert all(torch.equal(state[name], tensor) for name, tensor in self.state.items())
+from tests.adapters.runs import WAYS_TO_COMPILE, answer, call, compiled, given, states_by_plain_hooks, take
+from tests.snapshot import Snapshot
 
 
 @pytest.fixture(params=CASES, ids=lambda case: case.name)
@@ -176,24 +111,16 @@ COMPILED = [case for case in CASES if case.name in {"timm ViT", "hf ViT", "bundl
 
 
 @pytest.mark.parametrize("case", COMPILED, ids=lambda case: case.name)
-@pytest.mark.parametrize("way", ["whole", "in place", "each block"])
+@pytest.mark.parametrize("way", WAYS_TO_COMPILE)
 def test_compiled_model_called_before_is_recorded_right(case: Case, way: str) -> None:
     model, batch = case.model().eval(), case.batch()
     expected = states_by_plain_hooks(case, model, batch)
-    compiled = model
-    if way == "whole":
-        compiled = torch.compile(model, backend="eager")
-    elif way == "in place":
-        model.compile(backend="eager")
-    else:
-        for block in case.blocks(model):
-            block.compile(backend="eager")
-    with torch.no_grad():
-        call(compiled, batch)
-    traj = depthflow.record(compiled, batch, blocks=case.given, progress=False)
+    with compiled(case, model, way) as fast:
+        with torch.no_grad():
+            call(fast, batch)
+        traj = take(case, fast, batch)
     np.testing.assert_array_equal(traj.values, expected)
     assert traj.attrs["modules"][0] == case.names
-    torch.compiler.reset()
 
 
 def test_depth_is_that_of_the_case() -> None:

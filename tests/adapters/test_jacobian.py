@@ -14,6 +14,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 import depthflow
 from tests.adapters.families import CASES, SAMPLES, WIDTH, Case
+from tests.adapters.runs import call, given, passed_on, state_given, with_state
 from tests.tolerances import FLOAT32
 
 TOKEN, START, STOP = 1, 1, 3
@@ -27,23 +28,23 @@ def jacobian_by_plain_hooks(case: Case, model: nn.Module, batch: Any) -> np.ndar
 
     def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         calls["in"] += 1
-        state = (args[0] if args else kwargs["hidden_states"]).clone()  # some blocks write into their input
+        state = state_given(args, kwargs).clone()  # some blocks write into their input
         if calls["in"] == START + 1:
             state = state.detach()
             held["free"] = state[:, TOKEN].clone().requires_grad_()
             state = torch.cat([state[:, :TOKEN], held["free"][:, None], state[:, TOKEN + 1 :]], dim=1)
-        return ((state, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": state})
+        return with_state(args, kwargs, state)
 
     def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         calls["out"] += 1
         if calls["out"] == STOP:
-            held["end"] = (output[0] if isinstance(output, tuple) else output)[:, TOKEN].clone()
+            held["end"] = passed_on(output)[:, TOKEN].clone()
 
     for block in dict.fromkeys(case.blocks(model)):
         block.register_forward_pre_hook(enter, with_kwargs=True)
         block.register_forward_hook(leave)
     with saved_tensors_hooks(torch.clone, lambda saved: saved):  # the test's own blocks write over their input
-        _ = model(**batch) if isinstance(batch, dict) else model(batch)
+        call(model, batch)
         rows = []
         for feature in range(WIDTH):
             (row,) = torch.autograd.grad(held["end"][:, feature].sum(), held["free"], retain_graph=True)
@@ -56,8 +57,8 @@ def test_every_family(case: Case) -> None:
     model, batch = case.model(), case.batch()
     expected = jacobian_by_plain_hooks(case, model, batch)
     required = [parameter.requires_grad for parameter in model.parameters()]
-    given = case.given(model) if callable(case.given) else case.given
-    options = {"span": (START, STOP), "tokens": TOKEN, "directional": False, "blocks": given, "progress": False}
+    options = {"span": (START, STOP), "tokens": TOKEN, "directional": False, "progress": False}
+    options["blocks"] = given(case, model)
     formed = depthflow.jacobian(model, batch, dense=True, n_modes=4, vectors=True, **options).isel(span=0)
     products = depthflow.jacobian(model, batch, dense=False, n_modes=4, **options).isel(span=0)
     values = np.linalg.svd(expected.astype(np.float64), compute_uv=False)

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 import depthflow
 from tests.adapters.families import CASES, SAMPLES, Case
-from tests.adapters.test_contract import Snapshot, call, given, take
+from tests.adapters.runs import call, given, passed_on, state_given, take, with_state
+from tests.snapshot import Snapshot
 from tests.tolerances import FLOAT64
 
 DEPTHS = (0, 2)
@@ -48,12 +49,10 @@ def last_state_by_plain_hooks(case: Case, model: nn.Module, batch: Any, depth: i
     def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if seen or depth:
             return None
-        if args:
-            return (args[0] + change, *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": kwargs["hidden_states"] + change}
+        return with_state(args, kwargs, state_given(args, kwargs) + change)
 
     def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        state = output[0] if isinstance(output, tuple) else output
+        state = passed_on(output)
         seen.append(state + change if len(seen) + 1 == depth else state.clone())
         return (seen[-1], *output[1:]) if isinstance(output, tuple) else seen[-1].clone()
 

@@ -14,7 +14,8 @@ from torch import nn
 
 import depthflow
 from tests.adapters.families import CASES, HF_IMAGE, Case
-from tests.adapters.test_contract import Snapshot, answer, call, given, states_by_plain_hooks
+from tests.adapters.runs import answer, call, given, states_by_plain_hooks
+from tests.snapshot import Snapshot
 from tests.tolerances import FLOAT32
 
 BY_NAME = {case.name: case for case in CASES}

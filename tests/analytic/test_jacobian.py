@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,11 +12,8 @@ from torch import Tensor
 
 import depthflow
 from depthflow.models.vit import VisionTransformer, ViTSettings
-from tests.stacks import Chain
+from tests.stacks import Chain, linear
 from tests.tolerances import FLOAT32, FLOAT64, ITERATIVE, STOCHASTIC
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 SAMPLES, TOKENS, WIDTH = 2, 3, 10
 
@@ -32,10 +29,6 @@ def matrix(seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     left, right = (np.linalg.qr(rng.normal(size=(WIDTH, WIDTH)))[0] for _ in range(2))
     return left @ np.diag(np.geomspace(3, 0.01, WIDTH)) @ right
-
-
-def linear(m: np.ndarray) -> Callable[[Tensor], Tensor]:
-    return lambda x: x @ torch.as_tensor(m.T).to(x.dtype)
 
 
 def take(model: torch.nn.Module, inputs: Any = None, **options: Any) -> Any:

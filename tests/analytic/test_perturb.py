@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
-from torch import Tensor, nn
+from torch import Tensor
 
 import depthflow
+from tests.stacks import Chain, linear
 from tests.threads import one_thread  # noqa: F401
 from tests.tolerances import FLOAT32, FLOAT64, STOCHASTIC
 
@@ -18,30 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SAMPLES, BLOCKS, TOKENS, WIDTH = 3, 5, 7, 11
-
-
-class Apply(nn.Module):
-    """A block without weights."""
-
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
-
-
-class Chain(nn.Module):
-    """The same function of the state again and again."""
-
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(Apply(function) for _ in range(BLOCKS))
-
-    def forward(self, x: Tensor) -> Tensor:
-        for block in self.blocks:
-            x = block(x)
-        return x
 
 
 def states(dtype: torch.dtype = torch.float64) -> Tensor:
@@ -52,19 +29,14 @@ def states(dtype: torch.dtype = torch.float64) -> Tensor:
 
 def push(function: Callable[[Tensor], Tensor], x: Tensor | None = None, **options: Any) -> Any:
     given = {"depth": 2, "tokens": [1, 4], "n_draws": 3, "progress": False, **options}
-    return depthflow.perturb(Chain(function), states() if x is None else x, **given)
+    return depthflow.perturb(Chain(*[function] * BLOCKS), states() if x is None else x, **given)
 
 
-def orthogonal() -> Tensor:
-    turn = np.linalg.qr(np.random.default_rng(1).normal(size=(WIDTH, WIDTH)))[0]
-    return torch.as_tensor(turn)
-
-
-TURN = orthogonal()
+TURN = np.linalg.qr(np.random.default_rng(1).normal(size=(WIDTH, WIDTH)))[0]
 
 
 @pytest.mark.parametrize("angle", [1e-4, 0.01, 1.0, np.pi])
-@pytest.mark.parametrize("function", [lambda x: x @ TURN, lambda x: 3 * x, lambda x: x], ids=["turn", "scale", "same"])
+@pytest.mark.parametrize("function", [linear(TURN), lambda x: 3 * x, lambda x: x], ids=["turn", "scale", "same"])
 def test_a_deviation_that_blocks_keep_has_gain_one(function: Callable[[Tensor], Tensor], angle: float) -> None:
     result = push(function, angle=angle)
     assert_allclose(result.gain[:, :, 2:], 1.0, **FLOAT64)
@@ -107,8 +79,7 @@ def test_any_linear_map_by_plain_numpy() -> None:
     """The push by hand and angles by the arccosine, which is accurate at an angle of half a radian."""
     matrix = np.random.default_rng(2).normal(size=(WIDTH, WIDTH)) / 3 + np.eye(WIDTH)
     wanted = np.random.default_rng(3).normal(size=(2, SAMPLES, TOKENS, WIDTH))
-    given = torch.as_tensor(matrix)
-    result = push(lambda x: x @ given, depth=1, tokens="token", angle=0.5, directions=wanted, states=True)
+    result = push(linear(matrix.T), depth=1, tokens="token", angle=0.5, directions=wanted, states=True)
     base = states().numpy() @ matrix
     norm = np.linalg.norm(base, axis=-1, keepdims=True)
     unit = base / norm

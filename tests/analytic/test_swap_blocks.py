@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 import torch
@@ -9,39 +11,22 @@ from torch import Tensor, nn
 
 import depthflow
 from depthflow.recording.pairs import weights
+from tests.stacks import Chain, linear
 from tests.threads import one_thread  # noqa: F401
 from tests.tolerances import EXACT, FLOAT32, FLOAT64
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 SAMPLES, TOKENS, WIDTH = 3, 7, 4
 ANGLES = np.array([0.1, -0.4, 1.2, 0.10001, 0.7])
 
 
-class Linear(nn.Module):
-    """Multiplies by a matrix."""
-
-    def __init__(self, matrix: np.ndarray) -> None:
-        super().__init__()
-        self.matrix = nn.Parameter(torch.from_numpy(matrix))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x @ self.matrix.T
-
-
-class Stack(nn.Module):
-    def __init__(self, *blocks: nn.Module) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(blocks)
-
-    def forward(self, x: Tensor) -> Tensor:
-        for block in self.blocks:
-            x = block(x)
-        return x
-
-
-def rotation(angle: float) -> np.ndarray:
-    matrix = np.eye(WIDTH)
-    matrix[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
-    return matrix
+def rotations(angles: Sequence[float] | np.ndarray) -> Chain:
+    """Return a stack whose blocks turn the first two features by the angles."""
+    turns = np.tile(np.eye(WIDTH), (len(angles), 1, 1))
+    turns[:, :2, :2] = np.moveaxis([[np.cos(angles), -np.sin(angles)], [np.sin(angles), np.cos(angles)]], 2, 0)
+    return Chain(*map(linear, turns))
 
 
 def plane_states() -> Tensor:
@@ -56,19 +41,18 @@ def swap(model: nn.Module, x: Tensor, **kwargs):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, FLOAT64), (torch.float32, FLOAT32)])
 def test_a_swap_of_rotations_turns_the_end_by_the_difference_of_their_angles(dtype, tolerance):
-    model = Stack(*(Linear(rotation(angle)) for angle in ANGLES)).to(dtype)
-    got = swap(model, plane_states().to(dtype)).effect
+    got = swap(rotations(ANGLES), plane_states().to(dtype)).effect
     np.testing.assert_allclose(got, np.abs(ANGLES[:, None] - ANGLES), **tolerance)
     np.testing.assert_array_equal(np.diag(got), 0.0)
 
 
 def test_scalings_have_no_effect():
-    model = Stack(*(Linear(scale * np.eye(WIDTH)) for scale in (2.0, 0.5, 8.0)))
+    model = Chain(lambda x: 2 * x, lambda x: x / 2, lambda x: 8 * x)
     np.testing.assert_allclose(swap(model, plane_states()).effect, 0.0, **EXACT)
 
 
 def test_a_reversal_has_the_greatest_effect():
-    model = Stack(Linear(np.eye(WIDTH)), Linear(-np.eye(WIDTH)))
+    model = Chain(lambda x: x, lambda x: -x)
     np.testing.assert_allclose(swap(model, plane_states()).effect, np.pi * (1 - np.eye(2)), **FLOAT64)
 
 
@@ -79,7 +63,7 @@ def test_equal_blocks_have_no_effect_at_all(tied):
     twins = [nn.TransformerEncoderLayer(12, 3, 16, batch_first=True) for _ in range(4)]
     for twin in twins:
         twin.load_state_dict(layer.state_dict())
-    model = Stack(*([layer] * 4 if tied else twins))
+    model = Chain(*([layer] * 4 if tied else twins))
     got = swap(model, torch.randn(SAMPLES, TOKENS, 12))
     assert got.sizes["block"] == 4
     np.testing.assert_array_equal(got.effect, 0.0)
@@ -88,13 +72,12 @@ def test_equal_blocks_have_no_effect_at_all(tied):
 def test_a_permutation_of_tokens_that_are_compared_is_rms_over_tokens():
     """One block turns the first token alone, by a right angle: rms over 7 tokens."""
 
-    class TurnFirst(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            turned = x.clone()
-            turned[:, 0, 0], turned[:, 0, 1] = -x[:, 0, 1], x[:, 0, 0]
-            return turned
+    def turn_first(x: Tensor) -> Tensor:
+        turned = x.clone()
+        turned[:, 0, 0], turned[:, 0, 1] = -x[:, 0, 1], x[:, 0, 0]
+        return turned
 
-    model = Stack(TurnFirst(), nn.Sequential(Linear(np.eye(WIDTH))))
+    model = Chain(turn_first, lambda x: x)
     right_angle = np.pi / 2 * (1 - np.eye(2))
     np.testing.assert_allclose(swap(model, plane_states()).effect, right_angle / np.sqrt(TOKENS), **FLOAT64)
     np.testing.assert_allclose(swap(model, plane_states(), tokens=0).effect, right_angle, **FLOAT64)
@@ -104,7 +87,7 @@ def test_a_permutation_of_tokens_that_are_compared_is_rms_over_tokens():
 def test_within_between_and_matched_by_hand():
     """Rotations of phases [1 1 1 2 2] whose effects are |θ_i − θ_j|, the same for every sample."""
     angles = [0.0, 0.1, 0.3, 1.0, 1.5]
-    got = swap(Stack(*(Linear(rotation(angle)) for angle in angles)), plane_states(), phases=[1, 1, 1, 2, 2])
+    got = swap(rotations(angles), plane_states(), phases=[1, 1, 1, 2, 2])
     within = [0.1, 0.3, 0.2, 0.5]
     between = [1.0, 1.5, 0.9, 1.4, 0.7, 1.2]
     np.testing.assert_allclose(got.within_effect, np.mean(within), **FLOAT64)
@@ -129,7 +112,6 @@ def test_the_matched_difference_is_the_least_squares_coefficient_beside_a_consta
 
 
 def test_an_effect_of_distance_alone_leaves_no_matched_difference():
-    angles = 0.2 * np.arange(6)
-    got = swap(Stack(*(Linear(rotation(angle)) for angle in angles)), plane_states(), phases=[1, 1, 1, 2, 2, 2])
+    got = swap(rotations(0.2 * np.arange(6)), plane_states(), phases=[1, 1, 1, 2, 2, 2])
     assert got.difference > 0.3
     np.testing.assert_allclose(got.matched_difference, 0.0, **FLOAT64)

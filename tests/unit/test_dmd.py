@@ -205,6 +205,7 @@ def test_states_of_zeros_or_without_one_feature_determine_nothing(traj):
         ({"rank": 0}, "rank is a number of modes from 1 to the 11 features; got 0"),
         ({"rank": 12}, "from 1 to the 11 features; got 12"),
         ({"rank": 2.0}, "got 2.0"),
+        ({"rank": True}, "got True"),
         ({"ridge": -0.1}, "ridge is a share of the inputs' mean square, at least 0; got -0.1"),
         ({"ridge": np.nan}, "at least 0; got nan"),
         ({"ridge": np.inf}, "at least 0; got inf"),

@@ -17,6 +17,7 @@ from depthflow.errors import ParameterError, RecordError
 from depthflow.models.vit import VisionTransformer, ViTSettings
 from depthflow.recording import memory
 from depthflow.recording.singular import leading
+from tests.snapshot import Snapshot
 from tests.stacks import Chain
 from tests.tolerances import FLOAT64, ITERATIVE
 
@@ -109,9 +110,7 @@ def test_the_model_and_torch_are_left_as_they_were(images: Tensor, failure: Base
     torch.manual_seed(0)
     model = VisionTransformer(ViTSettings(width=24, depth=3, heads=3)).train()
     model.norm.weight.requires_grad_(False)
-    before = copy.deepcopy(model.state_dict())
-    required = [parameter.requires_grad for parameter in model.parameters()]
-    calls = []
+    before, calls = Snapshot(model), []
 
     def stop(module: nn.Module, args: Any) -> None:
         calls.append(1)
@@ -125,12 +124,7 @@ def test_the_model_and_torch_are_left_as_they_were(images: Tensor, failure: Base
         with pytest.raises(type(failure)):
             take(model, images, dense=False, span="cumulative")
     handle.remove()
-    assert model.training
-    assert [parameter.requires_grad for parameter in model.parameters()] == required
-    assert all(parameter.grad is None for parameter in model.parameters())
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
-    assert torch.is_grad_enabled()
+    before.require(model)
     assert torch.backends.mha.get_fastpath_enabled()
     assert torch.backends.cuda.flash_sdp_enabled()
 
@@ -165,9 +159,12 @@ def test_attention_of_transformers_own_kernels_is_written_out_and_restored() -> 
         ({"tokens": "reg"}, "no token of type 'reg'; it has \\['cls', 'patch'\\]"),
         ({"tokens": 17}, "there is no token 17: the states have 17 tokens, 0 to 16"),
         ({"tokens": "cls+mean"}, "jacobian takes tokens as a type, types or indices; got 'cls\\+mean'"),
+        ({"tokens": [3, 3]}, r"jacobian needs tokens= without repetition; got the positions \[3, 3\]"),
         ({"n_modes": 25}, "25 modes, but these tokens' map has 23 dimensions"),
         ({"n_modes": -1}, "n_modes as a whole number from 0; got -1"),
         ({"rtol": 0.0}, "rtol between 0 and 1; got 0.0"),
+        ({"rtol": "small"}, "rtol between 0 and 1; got 'small'"),
+        ({"seed": -1}, "seed as a whole number from 0; got -1"),
         ({"n_probes": 1}, "n_probes as a whole number from 2"),
         ({"max_iter": 0}, "max_iter as a whole number from 1; got 0"),
         ({"batch_size": 0}, "batch_size as a whole number from 1; got 0"),
@@ -201,6 +198,14 @@ def test_a_joint_state_too_large_to_form(model: nn.Module, images: Tensor, monke
 def test_blocks_that_autograd_cannot_follow() -> None:
     with pytest.raises(RecordError, match="cannot differentiate blocks 1 to 1: what they return does not follow"):
         take(Chain(lambda x: x.detach() * 2), torch.randn(2, 3, 5), tokens=[0])
+
+
+def test_a_state_without_direction() -> None:
+    x = torch.randn(3, 4, 5)
+    x[1, 2] = 0
+    with pytest.raises(RecordError, match=r"zero-norm state.* at depth 0, sample 1 of its batch, token 2"):
+        take(Chain(torch.tanh), x, tokens="all")
+    assert np.isfinite(take(Chain(torch.tanh), x, tokens="all", directional=False).singular_value).all()
 
 
 class Once(torch.autograd.Function):

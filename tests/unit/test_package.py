@@ -60,9 +60,17 @@ def test_each_error_is_also_the_builtin_one(error, builtin):
 
 
 def test_every_variable_has_a_name_and_units():
-    for name, variable in schema.VARIABLES.items():
-        assert variable.long_name, name
-        assert variable.units in {"1", "rad", "rad/block", "1/block", "state unit"}, name
+    for meanings in (schema.VARIABLES, *schema.VARIABLES_OF.values()):
+        for name, variable in meanings.items():
+            assert variable.long_name, name
+            assert variable.units in {"1", "rad", "rad/block", "1/block", "state unit"}, name
+
+
+def test_a_meaning_of_one_measures_own_is_another_than_the_common_one():
+    for measure, meanings in schema.VARIABLES_OF.items():
+        assert callable(getattr(depthflow, measure))
+        for name, variable in meanings.items():
+            assert variable != schema.VARIABLES[name], (measure, name)
 
 
 def test_kernels_are_reachable_from_the_package():

@@ -16,9 +16,10 @@ from torch.utils.data import DataLoader, TensorDataset
 import depthflow
 from depthflow.errors import ParameterError, RecordError
 from depthflow.models.base import TokenLayout
-from depthflow.models.vit import VisionTransformer, ViTSettings
 from depthflow.recording import memory
 from depthflow.recording.deviations import Gathered, mean_direction, readout
+from tests.snapshot import Snapshot
+from tests.stacks import Chain, linear, vit
 from tests.threads import one_thread  # noqa: F401
 from tests.tolerances import EXACT, FLOAT32, FLOAT64
 
@@ -26,18 +27,9 @@ SAMPLES, BLOCKS, TOKENS, WIDTH = 5, 4, 7, 12
 LABELS = ["b", "a", "c", "a", "b"]
 
 
-def vit() -> VisionTransformer:
-    torch.manual_seed(0)
-    model = VisionTransformer(ViTSettings(image_size=6, patch_size=2, width=WIDTH, depth=BLOCKS, heads=3))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return model.eval()
-
-
 @pytest.fixture
 def model() -> nn.Module:
-    """In float64, where nothing but a mistake is larger than rounding; 9 patches and a class token."""
+    """In float64, where nothing but a mistake is larger than rounding."""
     return vit().double()
 
 
@@ -48,28 +40,6 @@ def images() -> Tensor:
 
 def push(model: nn.Module, inputs: Any, **options: Any) -> xr.Dataset:
     return depthflow.perturb(model, inputs, **{"depth": 2, "n_draws": 3, "progress": False, **options})
-
-
-class Chain(nn.Module):
-    """Passes (sample, token, feature) through functions of the state."""
-
-    def __init__(self, *functions: Any) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(map(Apply, functions))
-
-    def forward(self, x: Tensor) -> Tensor:
-        for block in self.blocks:
-            x = block(x)
-        return x
-
-
-class Apply(nn.Module):
-    def __init__(self, function: Any) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
 
 
 def same(x: Tensor) -> Tensor:
@@ -165,19 +135,15 @@ def test_float32_is_right_to_its_rounding(model: nn.Module, images: Tensor) -> N
 
 
 def test_the_model_is_left_as_it_was(model: nn.Module, images: Tensor) -> None:
-    model.train()
-    before = copy.deepcopy(model.state_dict())
+    before = Snapshot(model.train())
     push(model, images)
-    assert all(module.training for module in model.modules())
-    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    before.require(model)
 
 
 def test_the_states_are_what_finite_jacobian_takes() -> None:
     matrix = np.random.default_rng(2).normal(size=(WIDTH, WIDTH)) / 3 + np.eye(WIDTH)
     x = torch.as_tensor(noise(3, 2, WIDTH))
-    given = torch.as_tensor(matrix)
-    chain = Chain(*[lambda state: state @ given] * 3)
+    chain = Chain(*[linear(matrix)] * 3)
     options: dict[str, Any] = {"tokens": "all", "depth": 1, "n_draws": WIDTH, "angle": 1e-4, "states": True}
     one = push(chain, x, **options)
     two = push(chain, x, **{**options, "labels": [1, 0, 1], "directions": "other_class", "n_draws": 1})

@@ -1,4 +1,3 @@
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -8,9 +7,8 @@ import depthflow
 from depthflow import plot
 from depthflow.errors import ParameterError
 from depthflow.plot._style import GREY
+from tests.figures import close_figures  # noqa: F401
 from tests.tolerances import FLOAT64
-
-mpl.use("agg")
 
 NAMES = {
     "identity": "error_identity",
@@ -18,12 +16,6 @@ NAMES = {
     "map of the horizon": "error_endpoint",
     "map of each block": "error_per_step",
 }
-
-
-@pytest.fixture(autouse=True)
-def _close():
-    yield
-    plt.close("all")
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pytest
 import xarray as xr
@@ -12,9 +11,8 @@ from numpy.testing import assert_allclose
 
 import depthflow
 from depthflow.errors import ParameterError
+from tests.figures import close_figures  # noqa: F401
 from tests.tolerances import EXACT
-
-mpl.use("agg")
 
 
 def result(start: Any = (0, 1, 2, 3)) -> xr.Dataset:

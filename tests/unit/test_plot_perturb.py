@@ -12,21 +12,14 @@ import xarray as xr
 from depthflow import plot
 from depthflow.errors import ParameterError
 from depthflow.schema import describe
+from tests.figures import close_figures  # noqa: F401
 from tests.tolerances import FLOAT64
 from tests.unit.plot_results import DEPTHS, SAMPLES, TOKENS, TYPES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from matplotlib.axes import Axes
 
 DRAWS, PUSHED, ANGLE = 2, 2, 0.05
-
-
-@pytest.fixture(autouse=True)
-def _close() -> Iterator[None]:
-    yield
-    plt.close("all")
 
 
 def perturb_result(seed: int = 0) -> xr.Dataset:
@@ -61,7 +54,7 @@ def test_the_gain_is_the_median_over_draws_and_samples_from_the_push_on() -> Non
     expected = np.median(ds.gain.values.reshape(-1, DEPTHS), axis=0)
     np.testing.assert_allclose(ax.lines[0].get_ydata(), [np.nan, np.nan, *expected[PUSHED:]], **FLOAT64)
     assert ax.lines[0].get_xdata().tolist() == list(range(DEPTHS))
-    assert ax.get_ylabel().replace("\n", " ") == "rms angle of the perturbed tokens over the angle of the push"
+    assert ax.get_ylabel().replace("\n", " ") == "angle of the pushed tokens over that of the push"
     assert ax.get_xlabel() == "depth"
     assert texts(ax) == ["passed on unchanged", "push"]
     assert ax.get_ylim()[0] == 0

@@ -1,4 +1,3 @@
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -8,17 +7,10 @@ from matplotlib.colors import LogNorm
 from depthflow import plot
 from depthflow.errors import ParameterError
 from depthflow.schema import describe
+from tests.figures import close_figures  # noqa: F401
 from tests.tolerances import EXACT
 
-mpl.use("agg")
-
 BLOCKS = 5
-
-
-@pytest.fixture(autouse=True)
-def _close():
-    yield
-    plt.close("all")
 
 
 def swap_result(least: float = 0.1, greatest: float = 1.5) -> xr.Dataset:
@@ -87,6 +79,13 @@ def test_effects_of_different_size_have_a_logarithmic_scale_with_plain_numbers()
     ]
     assert shown == ["0.1", "0.2", "0.5", "1"]
     assert bar.ax.get_ylabel().replace("\n", " ") == "change of the final direction by the swap [rad]"
+
+
+def test_the_colours_are_named_for_what_is_drawn_even_where_attributes_were_lost():
+    bare = swap_result().drop_attrs()
+    for variable, name in (("effect", "change of the final direction by the swap [rad]"), ("accuracy", "share of")):
+        label = plot.swap_blocks(bare, variable=variable).images[0].colorbar.ax.get_ylabel()
+        assert label.replace("\n", " ").startswith(name)
 
 
 @pytest.mark.parametrize(("least", "greatest"), [(0.5, 1.5), (0.0, 1.5)])

@@ -14,6 +14,7 @@ import depthflow
 from depthflow.errors import ParameterError, RecordError
 from depthflow.models.vit import VisionTransformer, ViTSettings
 from depthflow.recording import memory
+from tests.stacks import Chain
 from tests.threads import one_thread  # noqa: F401
 from tests.tolerances import EXACT, FLOAT32
 
@@ -38,19 +39,6 @@ def record(model: nn.Module, inputs: Any, **kwargs: Any) -> Any:
     return depthflow.record(model, inputs, progress=False, **kwargs)
 
 
-class Sequence(nn.Module):
-    """Passes (sample, token, feature) through its blocks as they are."""
-
-    def __init__(self, *blocks: nn.Module) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(blocks)
-
-    def forward(self, x: Tensor) -> Tensor:
-        for block in self.blocks:
-            x = block(x)
-        return x
-
-
 class Add(nn.Module):
     """Adds a constant."""
 
@@ -67,7 +55,7 @@ class Add(nn.Module):
 
 def test_states_follow_depth_exactly() -> None:
     x = torch.randn(SAMPLES, TOKENS, WIDTH)
-    traj = record(Sequence(Add(1), Add(10), Add(100)), x)
+    traj = record(Chain(Add(1), Add(10), Add(100)), x)
     expected = np.stack([x + total for total in (0, 1, 11, 111)], axis=1)
     np.testing.assert_allclose(traj.values, expected, **FLOAT32)
     np.testing.assert_array_equal(traj.values[:, 0], x.numpy())
@@ -103,16 +91,16 @@ def test_cls_and_mean(model, images) -> None:
 def test_a_weight_tied_block_counts_each_time() -> None:
     block = Add(2)
     x = torch.zeros(SAMPLES, TOKENS, WIDTH)
-    traj = record(Sequence(*[block] * 4), x, blocks=[block])
+    traj = record(Chain(*[block] * 4), x, blocks=[block])
     assert traj.depth.values.tolist() == [0, 1, 2, 3, 4]
     assert traj.values[0, :, 0, 0].tolist() == [0, 2, 4, 6, 8]
-    kept = record(Sequence(*[block] * 4), x, blocks=[block], depths=[0, 3])
+    kept = record(Chain(*[block] * 4), x, blocks=[block], depths=[0, 3])
     assert kept.values[0, :, 0, 0].tolist() == [0, 6]
-    assert record(Sequence(*[block] * 4), x).sizes["depth"] == 5
+    assert record(Chain(*[block] * 4), x).sizes["depth"] == 5
 
 
 def test_a_state_that_a_hook_replaces_is_recorded_as_it_is_passed_on() -> None:
-    model = Sequence(Add(1), Add(10))
+    model = Chain(Add(1), Add(10))
     model.blocks[0].register_forward_hook(lambda module, args, output: output * 3)
     traj = record(model, torch.ones(SAMPLES, TOKENS, WIDTH))
     assert traj.values[0, :, 0, 0].tolist() == [1, 6, 16]
@@ -154,7 +142,7 @@ def test_float16_overflow_says_where() -> None:
     with pytest.raises(
         RecordError, match=r"exceeds 65504.* sample 1, depth 2 \(blocks.1\), token 2 \(token\).*float32"
     ):
-        record(Sequence(Add(1), Add(10000)), x, dtype="float16")
+        record(Chain(Add(1), Add(10000)), x, dtype="float16")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -170,12 +158,12 @@ def test_a_state_that_is_not_finite_says_where(value) -> None:
     with pytest.raises(
         RecordError, match=rf"{value}, first at sample 4, depth 2 \(blocks.1\), token 5 \(token\); 1 val"
     ):
-        record(Sequence(Add(1), Break()), x, batch_size=4)
+        record(Chain(Add(1), Break()), x, batch_size=4)
 
 
 def test_large_finite_states_are_no_error() -> None:
     x = torch.full((SAMPLES, TOKENS, WIDTH), 1e38)
-    assert np.isfinite(record(Sequence(Add(1), Add(1)), x).values).all()
+    assert np.isfinite(record(Chain(Add(1), Add(1)), x).values).all()
 
 
 # arguments

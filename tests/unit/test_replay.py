@@ -16,7 +16,9 @@ from depthflow.errors import ParameterError, RecordError, UnsupportedModelError
 from depthflow.recording.arguments import HERE, Arguments, leaving, left_with, take_state
 from depthflow.recording.session import session
 from tests.adapters.families import CASES, Case
-from tests.adapters.test_contract import Snapshot, call, given
+from tests.adapters.runs import WAYS_TO_COMPILE, call, compiled, given
+from tests.snapshot import Snapshot
+from tests.stacks import Chain
 from tests.threads import one_thread  # noqa: F401
 from tests.tolerances import FLOAT32
 
@@ -43,17 +45,6 @@ def tensors(output: Any) -> list[Tensor]:
         return [output]
     parts = output.values() if hasattr(output, "values") else output if isinstance(output, list | tuple) else []
     return [tensor for part in parts for tensor in tensors(part)]
-
-
-class Stack(nn.Module):
-    def __init__(self, *blocks: nn.Module) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(blocks)
-
-    def forward(self, x: Tensor) -> Tensor:
-        for block in self.blocks:
-            x = block(x)
-        return x
 
 
 class Tanh(nn.Module):
@@ -146,7 +137,7 @@ def test_the_model_is_left_as_it_was(case: Case, failure: BaseException | None) 
 
 @pytest.mark.parametrize("failure", [ValueError("broken"), KeyboardInterrupt()])
 def test_the_model_is_left_as_it_was_if_the_head_fails_in_a_readout(failure: BaseException) -> None:
-    class Armed(Stack):
+    class Armed(Chain):
         armed = False
 
         def forward(self, x: Tensor) -> Tensor:
@@ -199,6 +190,18 @@ def test_each_sample_keeps_its_own_mask_in_every_copy() -> None:
     assert (changed > 0).tolist() == [False, True, True]
 
 
+def test_batches_with_and_without_a_mask_keep_their_own_axes() -> None:
+    case = BY_NAME["hf BERT"]
+    model, batch = case.model(), case.batch()
+    bare = {"input_ids": batch["input_ids"]}
+    with run(model, [batch, bare, batch], tokens=[0]) as opened:
+        for replay, masked in zip(opened, (True, False, True), strict=True):
+            assert bool(replay.axes) == masked
+            before, after = replay.states[1], replay.states[2]
+            twice = replay.block(2, torch.cat([before, before])).unflatten(0, (2, SAMPLES))
+            np.testing.assert_allclose(twice.numpy(), torch.stack([after, after]).numpy(), **FLOAT32)
+
+
 def test_weight_tied_blocks_count_each_time() -> None:
     case = BY_NAME["weight-tied"]
     model, batch = case.model(), case.batch()
@@ -208,31 +211,23 @@ def test_weight_tied_blocks_count_each_time() -> None:
         assert not torch.equal(replay.block(4, replay.states[1]), replay.states[2])
 
 
-@pytest.mark.parametrize("way", ["whole", "in place", "each block"])
+@pytest.mark.parametrize("way", WAYS_TO_COMPILE)
 @pytest.mark.parametrize("name", ["timm ViT", "bundled ViT"])
 def test_compiled_models_are_called_again_uncompiled(name: str, way: str) -> None:
     case = BY_NAME[name]
     model, batch = case.model().eval(), case.batch()
-    compiled = model
-    if way == "whole":
-        compiled = torch.compile(model, backend="eager")
-    elif way == "in place":
-        model.compile(backend="eager")
-    else:
-        for block in case.blocks(model):
-            block.compile(backend="eager")
-    with torch.no_grad():
-        expected = call(compiled, batch)
-    then = place(model)
-    with one(case, compiled, batch) as replay:
-        np.testing.assert_allclose(replay.readout(replay.states[1:]).numpy(), expected.numpy(), **FLOAT32)
-        assert torch.equal(replay.block(2, replay.states[1]), replay.states[2])
-    assert place(model) == then
-    torch.compiler.reset()
+    with compiled(case, model, way) as fast:
+        with torch.no_grad():
+            expected = call(fast, batch)
+        then = place(model)
+        with one(case, fast, batch) as replay:
+            np.testing.assert_allclose(replay.readout(replay.states[1:]).numpy(), expected.numpy(), **FLOAT32)
+            assert torch.equal(replay.block(2, replay.states[1]), replay.states[2])
+        assert place(model) == then
 
 
 def test_a_hook_that_changes_a_blocks_output_is_part_of_the_block() -> None:
-    model = Stack(Tanh(), Tanh(1))
+    model = Chain(Tanh(), Tanh(1))
     model.blocks[1].register_forward_hook(lambda module, args, output: 3 * output)
     model.blocks[1].register_forward_pre_hook(lambda module, args: (args[0] + 1,))
     x = states()
@@ -246,7 +241,7 @@ def test_a_hook_that_changes_a_blocks_output_is_part_of_the_block() -> None:
 
 def test_a_hook_that_changes_the_first_blocks_input_is_refused() -> None:
     """Depth 0 is what the block is given after such a hook, which would change it again."""
-    model = Stack(Tanh(), Tanh(1))
+    model = Chain(Tanh(), Tanh(1))
     model.blocks[0].register_forward_pre_hook(lambda module, args: (args[0] + 1,))
     with (
         pytest.raises(RecordError, match=r"'blocks\.0' then returns another state"),
@@ -256,11 +251,7 @@ def test_a_hook_that_changes_the_first_blocks_input_is_refused() -> None:
 
 
 def test_what_a_block_does_to_its_input_in_place_stays_with_it() -> None:
-    class InPlace(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return x.mul_(2)
-
-    with run(Stack(InPlace(), InPlace()), states()) as opened:
+    with run(Chain(*[lambda x: x.mul_(2)] * 2), states()) as opened:
         replay = next(iter(opened))
         given_state = replay.states[0].clone()
         replay.block(1, replay.states[0])
@@ -272,7 +263,7 @@ def test_what_a_block_does_to_its_input_in_place_stays_with_it() -> None:
 
 
 def test_a_model_that_changes_the_states_between_its_blocks() -> None:
-    class Between(Stack):
+    class Between(Chain):
         def forward(self, x: Tensor) -> Tensor:
             return self.blocks[1](1.01 * self.blocks[0](x))
 
@@ -284,7 +275,7 @@ def test_a_model_that_changes_the_states_between_its_blocks() -> None:
 
 
 def test_an_argument_that_follows_the_state_is_named() -> None:
-    class Gated(Stack):
+    class Gated(Chain):
         def forward(self, x: Tensor) -> Tensor:
             gate = x.mean(dim=-1, keepdim=True).sigmoid()
             for block in self.blocks:
@@ -326,7 +317,7 @@ class Memory:
 
 
 def test_a_memory_among_the_arguments_is_named() -> None:
-    class Remembering(Stack):
+    class Remembering(Chain):
         def forward(self, x: Tensor) -> Tensor:
             memory = Memory()
             for block in self.blocks:
@@ -354,22 +345,21 @@ def test_a_block_that_counts_its_own_calls_is_named() -> None:
 
     with (
         pytest.raises(RecordError, match=r"'blocks\.1' then returns another state, .* Turn off caches and dropout"),
-        run(Stack(Tanh(), Counting(1)), states()) as opened,
+        run(Chain(Tanh(), Counting(1)), states()) as opened,
     ):
         next(iter(opened))
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 def test_a_state_that_is_not_finite_says_where(value: float) -> None:
-    class Break(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            x = x.clone()
-            x[1, 4, 2] = value
-            return x
+    def spoil(x: Tensor) -> Tensor:
+        x = x.clone()
+        x[1, 4, 2] = value
+        return x
 
     with (
         pytest.raises(RecordError, match=r"not finite, first at depth 2, sample 1 of its batch, token 4"),
-        run(Stack(Tanh(), Break()), states()) as opened,
+        run(Chain(Tanh(), spoil), states()) as opened,
     ):
         next(iter(opened))
 
@@ -377,14 +367,14 @@ def test_a_state_that_is_not_finite_says_where(value: float) -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_refused_where_a_small_change_matters(dtype: torch.dtype) -> None:
     kind = str(dtype).removeprefix("torch.")
-    with run(Stack(Tanh(), Tanh(1)).to(dtype), states()) as opened:
+    with run(Chain(Tanh(), Tanh(1)).to(dtype), states()) as opened:
         replay = next(iter(opened))
         with pytest.raises(
             RecordError,
             match=rf"test needs a model in float32 or float64, as .* rounded away in {kind}\. .*deepcopy\(model\)\.f",
         ):
             opened.require_full_precision(replay)
-    with run(Stack(Tanh(), Tanh(1)).double(), states()) as opened:
+    with run(Chain(Tanh(), Tanh(1)).double(), states()) as opened:
         opened.require_full_precision(next(iter(opened)))
 
 
@@ -392,7 +382,7 @@ def test_half_precision_is_refused_where_a_small_change_matters(dtype: torch.dty
 
 
 def test_a_session_counts_samples_and_knows_tokens_labels_and_blocks() -> None:
-    model = Stack(Tanh(), Tanh(1))
+    model = Chain(Tanh(), Tanh(1))
     with run(model, states(), labels=[4, 5, 6], batch_size=2, tokens=[5, 1]) as opened:
         with pytest.raises(RecordError, match="no batch has been run yet"):
             _ = opened.chosen
@@ -403,11 +393,11 @@ def test_a_session_counts_samples_and_knows_tokens_labels_and_blocks() -> None:
     assert found["token"].tolist() == [5, 1]
     assert found["label"][1].tolist() == [4, 5, 6]
     assert (found["block"].tolist(), found["module"][1].tolist()) == ([1, 2], ["blocks.0", "blocks.1"])
-    assert opened.attributes()["family"] == "torch/Stack"
+    assert opened.attributes()["family"] == "torch/Chain"
 
 
 def test_a_depth_that_the_model_does_not_have() -> None:
-    with run(Stack(Tanh(), Tanh(1)), states()) as opened:
+    with run(Chain(Tanh(), Tanh(1)), states()) as opened:
         next(iter(opened))
         opened.require_depth(1, 1)
         for depth in (-1, 2):
@@ -419,7 +409,7 @@ def test_batches_of_other_lengths_are_refused() -> None:
     batches = [states(), states()[:, :5]]
     with (
         pytest.raises(RecordError, match=r"a batch has other tokens than the first: 5 token against 7 token"),
-        run(Stack(Tanh(), Tanh(1)), batches) as opened,
+        run(Chain(Tanh(), Tanh(1)), batches) as opened,
     ):
         list(opened)
 
@@ -448,7 +438,7 @@ def test_padding_does_not_stand_in_for_a_class_token_and_without_a_stand_in_ther
 
 
 def test_a_batch_is_let_go_when_the_next_one_is_there() -> None:
-    with run(Stack(Tanh(), Tanh(1)), states(), batch_size=1) as opened:
+    with run(Chain(Tanh(), Tanh(1)), states(), batch_size=1) as opened:
         before = None
         for replay in opened:
             now = weakref.ref(replay.states[1])

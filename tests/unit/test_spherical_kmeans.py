@@ -124,10 +124,10 @@ def test_a_row_without_direction_is_named(rows: np.ndarray, value: float) -> Non
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"n_clusters": 0}, "needs n_clusters as an integer of at least 1; got 0"),
-        ({"n_clusters": 2.0}, "needs n_clusters as an integer of at least 1; got 2.0"),
-        ({"n_init": True}, "needs n_init as an integer of at least 1; got True"),
-        ({"max_iter": 0}, "needs max_iter as an integer of at least 1; got 0"),
+        ({"n_clusters": 0}, "needs n_clusters as a whole number from 1; got 0"),
+        ({"n_clusters": 2.0}, "needs n_clusters as a whole number from 1; got 2.0"),
+        ({"n_init": True}, "needs n_init as a whole number from 1; got True"),
+        ({"max_iter": 0}, "needs max_iter as a whole number from 1; got 0"),
         ({"tol": -1.0}, "needs tol as a finite number of at least 0; got -1.0"),
         ({"tol": np.nan}, "needs tol as a finite number of at least 0; got nan"),
         ({"init": "random"}, "needs init as 'k-means\\+\\+' or an array of centers; got 'random'"),

@@ -16,9 +16,11 @@ from torch.utils.data import DataLoader, TensorDataset
 import depthflow
 from depthflow import schema
 from depthflow.errors import ParameterError, RecordError
-from depthflow.models.vit import VisionTransformer, ViTSettings
+from depthflow.models.vit import VisionTransformer
 from depthflow.recording.pairs import phase_array
 from depthflow.resample import mean_interval
+from tests.snapshot import Snapshot
+from tests.stacks import Chain, vit
 from tests.threads import one_thread  # noqa: F401
 from tests.tolerances import FLOAT32, FLOAT64
 
@@ -28,12 +30,7 @@ PHASES = [1, 1, 2, 2]
 
 @pytest.fixture(scope="module")
 def model() -> VisionTransformer:
-    torch.manual_seed(0)
-    vit = VisionTransformer(ViTSettings(6, 2, width=WIDTH, depth=BLOCKS, heads=3, classes=CLASSES))
-    with torch.no_grad():
-        for parameter in vit.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return vit.eval()
+    return vit(classes=CLASSES)
 
 
 @pytest.fixture(scope="module")
@@ -422,24 +419,13 @@ def test_logits_that_are_nan_after_a_swap_name_the_pair(model, images, labels):
 # states without a direction
 
 
-class Scale(nn.Module):
-    def __init__(self, factor: float) -> None:
-        super().__init__()
-        self.factor = factor
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.factor
-
-
 def test_a_state_that_overflows_after_a_swap_names_the_pair_and_the_sample():
-    class Grow(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return x * torch.where(x[:, :1, :1].abs() > 5e4, 1e36, 10.0)
+    def grow(x: Tensor) -> Tensor:
+        return x * torch.where(x[:, :1, :1].abs() > 5e4, 1e36, 10.0)
 
     x = torch.ones(SAMPLES, 7, WIDTH)
     x[3] = 1e3
-    model = Features(Scale(20.0), Scale(1.0), Grow())
-    model.embed = nn.Identity()
+    model = Chain(lambda x: 20 * x, lambda x: 1 * x, grow)
     with pytest.raises(
         RecordError, match=r"with block 1 in the place of block 2 that of sample 3 is not finite\. In half"
     ):
@@ -449,8 +435,7 @@ def test_a_state_that_overflows_after_a_swap_names_the_pair_and_the_sample():
 def test_a_final_state_of_zero_has_no_direction():
     x = torch.ones(SAMPLES, 7, WIDTH)
     x[4, 2] = 0
-    model = Features(Scale(1.0), Scale(2.0))
-    model.embed = nn.Identity()
+    model = Chain(lambda x: 1 * x, lambda x: 2 * x)
     with pytest.raises(RecordError, match=r"but without a swap that of sample 4 is zero"):
         swap(model, x, batch_size=3)
     assert (swap(model, x, tokens=[0, 1]).effect == 0).all()
@@ -460,7 +445,7 @@ def test_a_final_state_of_zero_has_no_direction():
 
 
 def test_every_fault_of_the_arguments_at_once(model, images):
-    with pytest.raises(ParameterError, match=r"(?s)3 faults.*n_boot as an integer of at least 0; got -1.*seed.*head"):
+    with pytest.raises(ParameterError, match=r"(?s)3 faults.*n_boot as a whole number from 0; got -1.*seed.*head"):
         swap(model, images, n_boot=-1, seed=1.5, head="logits")
     with pytest.raises(ParameterError, match=r"needs batch_size as a whole number from 1; got 0"):
         swap(model, images, batch_size=0)
@@ -470,7 +455,7 @@ def test_every_fault_of_the_arguments_at_once(model, images):
 
 def test_the_model_is_left_as_found_after_an_interruption(model, images):
     twin = copy.deepcopy(model).train()
-    state = {name: tensor.clone() for name, tensor in twin.state_dict().items()}
+    before = Snapshot(twin)
     plain, calls = twin.blocks[2].forward, []
 
     def interrupt(x: Tensor) -> Tensor:
@@ -483,6 +468,4 @@ def test_the_model_is_left_as_found_after_an_interruption(model, images):
     with pytest.raises(KeyboardInterrupt):
         swap(twin, images)
     assert twin.blocks[2].forward is interrupt
-    assert all(module.training for module in twin.modules())
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in twin.modules())
-    assert all(torch.equal(tensor, state[name]) for name, tensor in twin.state_dict().items())
+    before.require(twin)

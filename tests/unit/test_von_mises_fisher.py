@@ -115,9 +115,9 @@ def test_a_row_without_direction_is_named(rows: np.ndarray) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"n_components": 0}, "needs n_components as an integer of at least 1; got 0"),
-        ({"n_init": 0}, "needs n_init as an integer of at least 1; got 0"),
-        ({"max_iter": 1.5}, "needs max_iter as an integer of at least 1; got 1.5"),
+        ({"n_components": 0}, "needs n_components as a whole number from 1; got 0"),
+        ({"n_init": 0}, "needs n_init as a whole number from 1; got 0"),
+        ({"max_iter": 1.5}, "needs max_iter as a whole number from 1; got 1.5"),
         ({"tol": np.inf}, "needs tol as a finite number of at least 0; got inf"),
         ({"n_components": 24}, "needs at least n_components=24 rows; got n_samples=23. Ask for fewer components."),
     ],
