@@ -78,8 +78,11 @@ def pushes(models: list[nn.Module], images: np.ndarray, trajs: list[xr.DataArray
             ]
             print(f"| {title(number)} | " + " | ".join(shown) + " |")
             if number == 0:
-                for depth, one in zip(PUSHES, stable, strict=True):
-                    print(f"<!-- pushed at {depth}, per basin: {np.round(one.basin_stability.values, 3).tolist()} -->")
+                each = [
+                    f"pushed at {d}: {one.basin_stability.values.round(3).tolist()}"
+                    for d, one in zip(PUSHES, stable, strict=True)
+                ]
+        print("\ntrained, each basin, " + "; ".join(each))
 
 
 def pushes_towards_classes(models: list[nn.Module], data: depthflow.datasets.Digits) -> None:
@@ -123,42 +126,41 @@ def jacobians(models: list[nn.Module], images: np.ndarray) -> None:
 
 
 def swaps(models: list[nn.Module], data: depthflow.datasets.Digits, trajs: list[xr.DataArray]) -> None:
-    """Print effects within and between phases, and accuracies."""
+    """Print effects within and between phases, and what each swap of the trained model does."""
+    off = ~np.eye(12, dtype=bool)
+    columns = ["phases end at", "within", "between", "difference [95 % interval]", "at equal distance", "accuracy"]
+    heading("swaps: effects in rad", [*columns, "over swaps"])
+    results = []
     for number, (model, traj) in enumerate(zip(models, trajs, strict=True)):
         phases = depthflow.phases(traj)
         found = depthflow.swap_blocks(
             model, data.images, labels=data.labels, phases=phases, batch_size=120, progress=False
         )
-        off = ~np.eye(12, dtype=bool)
-        shown = {
-            name: f"{float(found[name]):.3f} [{float(found[f'{name}_low']):.3f}, {float(found[f'{name}_high']):.3f}]"
+        results.append(found)
+        shown = [
+            f"{float(found[name]):.3f} [{float(found[f'{name}_low']):.3f}, {float(found[f'{name}_high']):.3f}]"
             for name in ("difference", "matched_difference")
-        }
+        ]
         print(
-            f"{title(number)}: phases end at {phases.boundary.values.tolist()}; effect within "
-            f"{float(found.within_effect):.3f}, between {float(found.between_effect):.3f}, difference "
-            f"{shown['difference']}, at equal distance {shown['matched_difference']} rad; accuracy "
-            f"{float(found.accuracy_unswapped):.3f}, over swaps {float(found.accuracy.values[off].mean()):.3f}"
+            f"| {title(number)} | {phases.boundary.values.tolist()} | {float(found.within_effect):.3f} | "
+            f"{float(found.between_effect):.3f} | {' | '.join(shown)} | {float(found.accuracy_unswapped):.3f} | "
+            f"{float(found.accuracy.values[off].mean()):.3f} |"
         )
-        if number == 0:
-            heading(
-                "effect of a swap, rad: block replaced (rows), block put in (columns)", [str(d) for d in range(1, 13)]
-            )
-            for block in range(12):
-                row(str(block + 1), found.effect.values[block])
-            heading("accuracy after a swap", [str(d) for d in range(1, 13)])
-            for block in range(12):
-                row(str(block + 1), found.accuracy.values[block])
-            phase = phases.phase.values
-            same = (phase[:, None] == phase[None, :]) & off
-            late = np.arange(12) >= 3
-            late = late[:, None] & late[None, :]
-            for name, chosen in (("within", same), ("between", ~same & off)):
-                print(
-                    f"accuracy {name} phases {found.accuracy.values[chosen].mean():.3f}; without blocks 1 to 3 "
-                    f"{found.accuracy.values[chosen & late].mean():.3f}, effect there "
-                    f"{found.effect.values[chosen & late].mean():.3f} rad"
-                )
+    trained = results[0]
+    for variable, what in (("effect", "effect of a swap, rad"), ("accuracy", "accuracy after a swap")):
+        heading(f"{what}: block replaced (rows), block put in (columns)", [str(d) for d in range(1, 13)])
+        for block in range(12):
+            row(str(block + 1), trained[variable].values[block])
+    phase, block = trained.phase.values, np.arange(12)
+    same = phase[:, None] == phase
+    late = np.minimum.outer(block, block) >= 3
+    print()
+    for name, chosen in (("within", same & off), ("between", ~same)):
+        print(
+            f"accuracy {name} phases {trained.accuracy.values[chosen].mean():.3f}; without blocks 1 to 3 "
+            f"{trained.accuracy.values[chosen & late].mean():.3f}, effect there "
+            f"{trained.effect.values[chosen & late].mean():.3f} rad"
+        )
 
 
 def linear_maps(trajs: list[xr.DataArray]) -> None:
@@ -174,9 +176,10 @@ def linear_maps(trajs: list[xr.DataArray]) -> None:
         for name in ("error_identity", "error", "error_endpoint", "error_per_step"):
             beside_twins(name, [of[name].values for of in results])
         moduli = [np.abs(of.eigenvalue.values) for of in results]
+        least, greatest = min(of.max() for of in moduli[1:]), max(of.max() for of in moduli[1:])
         print(
-            f"largest |eigenvalue| {moduli[0].max():.3f} (untrained {min(m.max() for m in moduli[1:]):.3f} to "
-            f"{max(m.max() for m in moduli[1:]):.3f}); above 1: {int((moduli[0] > 1).sum())} of {len(moduli[0])}"
+            f"\nlargest modulus of an eigenvalue {moduli[0].max():.3f} (untrained {least:.3f} to {greatest:.3f}); above "
+            f"1: {int((moduli[0] > 1).sum())} of {len(moduli[0])}"
         )
 
 
