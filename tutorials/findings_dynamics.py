@@ -178,8 +178,8 @@ def linear_maps(trajs: list[xr.DataArray]) -> None:
         moduli = [np.abs(of.eigenvalue.values) for of in results]
         least, greatest = min(of.max() for of in moduli[1:]), max(of.max() for of in moduli[1:])
         print(
-            f"\nlargest modulus of an eigenvalue {moduli[0].max():.3f} (untrained {least:.3f} to {greatest:.3f}); above "
-            f"1: {int((moduli[0] > 1).sum())} of {len(moduli[0])}"
+            f"\nlargest modulus of an eigenvalue {moduli[0].max():.3f} (untrained {least:.3f} to {greatest:.3f}); "
+            f"above 1: {int((moduli[0] > 1).sum())} of {len(moduli[0])}"
         )
 
 
