@@ -98,7 +98,8 @@ class Linearization:
         self.tangents = (Tangent(before), Tangent(after)) if directional else None
         self.dim = self.shape[1] * (self.shape[2] - directional)
         """Of the domain: a direction has one less than a state."""
-        self._graph: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
+        self._graph: tuple[Tensor, Tensor] | None = None
+        self._backward: tuple[Tensor, Tensor] | None = None
 
     def _require_directions(self, depth: int, states: Tensor) -> None:
         """Raise unless every state has a direction."""
@@ -112,12 +113,12 @@ class Linearization:
 
     def product(self, vectors: Tensor) -> Tensor:
         """Return J v, by differentiating Jᵀu, which is linear in u, by u."""
-        _, _, cotangent, pulled = self._twice()
+        cotangent, pulled = self._again()
         return self._out_of(self._gradient(pulled, cotangent, self._into(vectors)))
 
     def transposed(self, vectors: Tensor) -> Tensor:
         """Return Jᵀ u."""
-        state, image, _, _ = self._twice()
+        state, image = self._alone()
         cotangent = vectors.reshape(self.shape)
         if self.tangents is not None:
             cotangent = self.tangents[1].project(cotangent) / self.tangents[1].norm
@@ -126,9 +127,14 @@ class Linearization:
 
     def domain(self, vectors: Tensor) -> Tensor:
         """Return the part of (sample, token · feature) that the map can act on."""
-        if self.tangents is None:
-            return vectors
-        return self.tangents[0].project(vectors.reshape(self.shape)).flatten(1)
+        return vectors if self.tangents is None else self._tangent(vectors, self.tangents[0])
+
+    def range(self, vectors: Tensor) -> Tensor:
+        """Return the part of (sample, token · feature) that the map can give."""
+        return vectors if self.tangents is None else self._tangent(vectors, self.tangents[1])
+
+    def _tangent(self, vectors: Tensor, tangent: Tangent) -> Tensor:
+        return tangent.project(vectors.reshape(self.shape)).flatten(1)
 
     def dense(self) -> Tensor:
         """Return J of the states (sample, token · feature, token · feature), whatever ``directional``."""
@@ -196,12 +202,18 @@ class Linearization:
             )
         return state, image
 
-    def _twice(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return state and image as :meth:`_once`, and a cotangent with its pull-back as a function of it."""
+    def _alone(self) -> tuple[Tensor, Tensor]:
+        """Return state and image of the batch by itself, the same at every call."""
         if self._graph is None:
-            state, image = self._once()
+            self._graph = self._once()
+        return self._graph
+
+    def _again(self) -> tuple[Tensor, Tensor]:
+        """Return a cotangent, and its pull-back as a function of it, the same at every call."""
+        if self._backward is None:
+            state, image = self._alone()
             with torch.enable_grad():
                 cotangent = torch.zeros_like(image, requires_grad=True)
                 pulled = self._gradient(image, state, cotangent, create_graph=True)
-            self._graph = state, image, cotangent, pulled
-        return self._graph
+            self._backward = cotangent, pulled
+        return self._backward

@@ -27,6 +27,12 @@ FLOOR = 1e-6
 class LinearMap(Protocol):
     """One linear map a sample, all applied at once to vectors (sample, dim)."""
 
+    def domain(self, vectors: Tensor) -> Tensor:
+        """Return the part of any vectors that A acts on."""
+
+    def range(self, vectors: Tensor) -> Tensor:
+        """Return the part of any vectors that A can give."""
+
     def product(self, vectors: Tensor) -> Tensor:
         """Return A v for each sample."""
 
@@ -59,9 +65,7 @@ class Singular:
         return (self.residual <= bound).all(dim=1)
 
 
-def leading(
-    linear: LinearMap, start: Tensor, n_modes: int, rtol: float, max_steps: int, draw: Callable[[], Tensor]
-) -> Singular:
+def leading(linear: LinearMap, draw: Callable[[], Tensor], n_modes: int, rtol: float, max_steps: int) -> Singular:
     """Return the ``n_modes`` leading singular triplets by Golub–Kahan–Lanczos bidiagonalisation.
 
     Both bases are re-orthogonalised in full, and a basis that closes on itself goes on from a new direction. Until it
@@ -71,31 +75,29 @@ def leading(
     ----------
     linear : LinearMap
         The maps, A of sample i independent of all others.
-    start : torch.Tensor
-        (sample, dim), where to begin; in the domain of the map.
+    draw : callable
+        Gives random vectors (sample, dim): where to begin, and where to go on if a basis closed on itself.
     n_modes : int
         At most the dimension of the domain.
     rtol : float
         Relative error of each value at which to stop.
     max_steps : int
         Applications of A and of its transpose at most; the dimension of the domain or less.
-    draw : callable
-        Gives another (sample, dim) in the domain, for a basis that closed on itself.
 
     References
     ----------
     Golub & Kahan 1965, doi:10.1137/0702016; the bounds: Parlett, The Symmetric Eigenvalue Problem, 1998,
     doi:10.1137/1.9781611971163.
     """
-    right = [unit(start)]
+    right = [unit(linear.domain(draw()))]
     left: list[Tensor] = []
     steps: list[tuple[Tensor, Tensor]] = []
-    largest = start.new_zeros(len(start), 1)
+    largest = torch.zeros_like(right[0][:, :1])
     while True:
-        image, alpha = _next(linear.product(right[-1]), left, largest, draw)
+        image, alpha = _next(linear.product(right[-1]), left, largest, lambda: linear.range(draw()))
         left.append(image)
         largest = torch.maximum(largest, alpha)
-        preimage, beta = _next(linear.transposed(image), right, largest, draw)
+        preimage, beta = _next(linear.transposed(image), right, largest, lambda: linear.domain(draw()))
         steps.append((alpha, beta))
         last = len(steps) == max_steps
         if last or (len(steps) >= n_modes and len(steps) % CHECK_EVERY == 0):

@@ -35,7 +35,7 @@ Found = dict[str, np.ndarray]
 
 
 class Draws:
-    """Random vectors in a map's domain, of which each sample has its own stream for each span."""
+    """Random vectors, of which each sample has its own stream for each span."""
 
     def __init__(self, linear: Linearization, seed: int, samples: range) -> None:
         self._linear = linear
@@ -46,7 +46,7 @@ class Draws:
         _, tokens, features = self._linear.shape
         rows = np.stack([rng.standard_normal(tokens * features) for rng in self._rngs])
         state = self._linear.replay.states[0]
-        return self._linear.domain(torch.as_tensor(rows, dtype=state.dtype, device=state.device))
+        return torch.as_tensor(rows, dtype=state.dtype, device=state.device)
 
 
 def formed(linear: Linearization, n_modes: int, *, vectors: bool) -> Found:
@@ -89,14 +89,15 @@ def by_products(
     linear: Linearization, draws: Draws, n_modes: int, rtol: float, max_iter: int, n_probes: int, *, vectors: bool
 ) -> Found:
     """Return what can be known of the map without forming it."""
-    start, *probes = [draws.normal() for _ in range(1 + n_probes)]
+    probes = [draws.normal() for _ in range(n_probes)]
     steps = min(max(max_iter, n_modes), linear.dim)
-    top = leading(linear, start, n_modes, rtol, steps, draws.normal) if n_modes else nothing(start)
-    # ‖A‖_F² is Σσ² on the vectors found, and beside them the mean of ‖Az‖² over unit z times the dimension left.
-    beside = top.values.new_zeros(n_probes, len(start))
+    top = leading(linear, draws.normal, n_modes, rtol, steps) if n_modes else nothing(probes[0])
+    # ‖A‖_F² is Σσ² on the vectors found, and beside them the mean of ‖Aᵀz‖² over unit z times the dimension left. Aᵀ
+    # rather than A, as it takes one differentiation.
+    beside = top.values.new_zeros(n_probes, len(probes[0]))
     left = linear.dim - n_modes
     for probe, total in zip(probes if left else [], beside, strict=False):
-        image = linear.product(unit(orthogonal(probe, top.right)))
+        image = linear.transposed(unit(orthogonal(linear.range(probe), top.left)))
         total += left * image.double().pow(2).sum(dim=1)
     energy = (top.values**2).sum(dim=1) + beside.mean(dim=0)
     error = beside.std(dim=0) / math.sqrt(n_probes)

@@ -236,6 +236,11 @@ class Given:
     def __init__(self, matrices: Tensor) -> None:
         self.matrices = matrices
 
+    def domain(self, vectors: Tensor) -> Tensor:
+        return vectors
+
+    range = domain
+
     def product(self, vectors: Tensor) -> Tensor:
         return torch.einsum("sij,sj->si", self.matrices, vectors)
 
@@ -251,7 +256,7 @@ def test_samples_that_converge_early_stay_right_while_others_go_on() -> None:
 
     fast = torch.diag(torch.cat([torch.tensor([5.0, 3.0, 2.0]), torch.zeros(57)])).double()
     slow = torch.diag(torch.linspace(2, 1, 60)).double()
-    found = leading(Given(torch.stack([fast, slow])), draw(), 3, 1e-6, 60, draw)
+    found = leading(Given(torch.stack([fast, slow])), draw, 3, 1e-6, 60)
     assert_allclose(found.values[0], [5.0, 3.0, 2.0], **FLOAT64)
     assert_allclose(found.values[1], np.linspace(2, 1, 60)[:3], rtol=1e-6)
     for vectors in (found.left, found.right):
