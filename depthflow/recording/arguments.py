@@ -62,11 +62,17 @@ def leaving(output: Any, block: str) -> Tensor:
     ).error()
 
 
-def left_with(output: Any, state: Any) -> Any:
-    """Return a block's output with ``state`` in place of the state that it passed on."""
-    if isinstance(output, tuple | list):
-        return type(output)([state, *output[1:]])
-    return state
+def left_with(output: Any, state: Any, rest: Callable[[str, Any], Any] = lambda _, leaf: leaf) -> Any:
+    """Return a block's output with ``state`` in place of the state that it passed on, ``rest`` applied to all else."""
+    if not isinstance(output, tuple | list):
+        return state
+    others = [_mapped(part, f"output[{place}]", rest) for place, part in enumerate(output[1:], start=1)]
+    return type(output)(state, *others) if hasattr(output, "_fields") else type(output)([state, *others])
+
+
+def blank(_: str, leaf: Any) -> Any:
+    """Return zeros for a tensor of numbers that may follow the state: who reads them is found out."""
+    return leaf.new_zeros(leaf.shape) if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
 
 
 def _sole(value: Any) -> Tensor | None:

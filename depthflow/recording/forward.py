@@ -178,6 +178,10 @@ def _states(tape: Tape, capture: Capture, batch: Batch, home: torch.device | Non
         # Weight-tied blocks show how often they run only when they run: then the first batch is run once more.
         if not first or not capture.replan(len(tape.modules)):
             break
+    if first and 1 < batch.size == tape.tokens:
+        # As many samples as tokens: one sample fewer shows which axis is which.
+        with tape.forward(batch.size - 1, lambda depth, state: None):
+            call(tape.adapter.root, batch.part(0, batch.size - 1), home)
     return capture.end(tape.modules)
 
 

@@ -57,6 +57,11 @@ class Tape:
         """The dotted name of each block in the order of the calls; block ℓ is entry ℓ − 1."""
         return [self._names[number] for number in self.order or ()]
 
+    @property
+    def tokens(self) -> int:
+        """How many tokens the states of the last pass had."""
+        return self._shapes[0][1]
+
     @contextmanager
     def forward(self, samples: int, keep: Keep) -> Iterator[None]:
         """Expect one forward pass of ``samples`` samples; at its end check that every block ran as in the first.

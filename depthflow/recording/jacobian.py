@@ -10,7 +10,7 @@ import torch
 import xarray as xr
 
 from depthflow.errors import ParameterError, is_whole_number, raise_faults, whole_number_fault
-from depthflow.recording.linearize import Linearization, differentiable, sparing_inputs
+from depthflow.recording.linearize import Linearization, differentiable, require_differentiable, sparing_inputs
 from depthflow.recording.session import session
 from depthflow.recording.spectrum import DIMS, Draws, Found, by_products, formed
 from depthflow.schema import describe
@@ -100,8 +100,8 @@ def jacobian(
         - ``converged`` (sample, span): whether all are within ``rtol``, as estimated from residuals and gaps;
         - ``exponent`` (sample, span, mode): ln σ / (m − ℓ), the finite-depth Lyapunov exponents, 1/block;
         - ``rms_gain`` (sample, span): ‖A‖_F/√dim, the root-mean-square growth over all directions, with its standard
-          error ``rms_gain_error`` over probes, 0 where J is formed. dim is that of the domain: features of all chosen
-          tokens, less one a token if directional;
+          error ``rms_gain_error`` over probes, of ``n_probes`` − 1 degrees of freedom (Student), 0 where J is formed.
+          dim is that of the domain: features of all chosen tokens, less one a token if directional;
         - only where J is formed, and always of J: ``eigenvalue`` (sample, span, eigenmode), complex, by descending
           modulus; ``nonnormality`` √(‖J‖_F² − Σ|λ|²)/‖J‖_F (Henrici), 0 for a normal matrix; ``symmetry``
           ‖(J + Jᵀ)/2‖_F²/‖J‖_F², 1 for a symmetric matrix, 0 for an antisymmetric one;
@@ -169,6 +169,9 @@ def jacobian(
                 run.require_depth(depth, run.n_blocks)
             index = torch.as_tensor(run.chosen.index, device=replay.states[0].device)
             samples = range(run.count, run.count + replay.batch.size)
+            if not batches:
+                with sparing_inputs(replay):
+                    require_differentiable(replay, spans[0][0], spans[-1][1])
             batches.append([])
             for start, stop in spans:
                 linear = Linearization(replay, start, stop, index, directional=directional)

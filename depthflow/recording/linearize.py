@@ -22,6 +22,10 @@ STATE_ELEMENTS = 2**20
 """Numbers in the states that are differentiated at once where whole rows of a Jacobian are wanted: some 100 MB."""
 
 
+STEP, UNSEEN = 1e-3, 0.01
+"""Relative change of a state at which gradients are tested, and the share of the change that they may be off by."""
+
+
 @contextmanager
 def differentiable(adapter: Adapter) -> Iterator[None]:
     """Let the blocks be differentiated twice, with respect to their states alone; undo it whatever happens.
@@ -52,6 +56,32 @@ def sparing_inputs(replay: Replay) -> AbstractContextManager[object]:
     if not replay.in_place:
         return nullcontext()
     return torch.autograd.graph.saved_tensors_hooks(torch.clone, lambda saved: saved)
+
+
+def require_differentiable(replay: Replay, start: int, stop: int) -> None:
+    """Raise unless each block from depth ``start`` to ``stop`` changes by what autograd says, when its input does.
+
+    Along one direction v, by the central difference d of its output: vᵀJᵀd must be dᵀd. The skip connection alone
+    would leave a gradient where autograd does not see the rest.
+    """
+    for number in range(start + 1, stop + 1):
+        state = replay.states[number - 1]
+        tokens = torch.arange(state.shape[1], device=state.device)
+        along = state.flip(2).flip(0)
+        ahead, behind = (replay.block(number, state + step * along) for step in (STEP, -STEP))
+        change = ((ahead - behind) / (2 * STEP)).flatten(1)
+        linear = Linearization(replay, number - 1, number, tokens, directional=False)
+        seen = (along.flatten(1) * linear.transposed(change)).sum(dim=1).double()
+        size = change.double().norm(dim=1)
+        rounding = torch.finfo(state.dtype).eps / STEP * replay.states[number].double().flatten(1).norm(dim=1)
+        wrong = (seen - size**2).abs() > (UNSEEN * size + rounding) * size
+        if bool(wrong.any()):
+            off = float((seen / size**2 - 1).abs().nan_to_num().max())
+            raise RecordError(
+                f"jacobian: autograd does not see all that {replay.calls[number - 1].name!r} does: a small change of "
+                f"its input changes its output by {off:.0%} other than the gradient says. Are parts of it detached, "
+                "under no_grad, or quantised? Give the model as it was trained."
+            )
 
 
 class Tangent:

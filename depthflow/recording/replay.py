@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from depthflow.errors import RecordError
-from depthflow.recording.arguments import HERE, Arguments, leaving, left_with, take_state
+from depthflow.recording.arguments import HERE, Arguments, blank, leaving, left_with, take_state
 from depthflow.recording.hooks import Tape
 from depthflow.recording.mode import call
 
@@ -27,8 +27,8 @@ argument by a good part of the update."""
 NUDGE = 0.1
 """By how much of its size depth 0 is changed, to see which arguments follow the state."""
 
-Kind: TypeAlias = tuple[tuple[int, str, type], ...]
-"""What the blocks of a batch are given beside the states: number, name and type of each."""
+Kind: TypeAlias = tuple[Any, ...]
+"""How many samples a batch has and what its blocks are given beside the states: number, name, type and shape."""
 
 PLAIN = (Tensor, bool, int, float, complex, str, bytes, torch.Size, torch.dtype, torch.device, type(None))
 """What an argument may be without a memory of its own."""
@@ -168,6 +168,9 @@ class Replayer:
     def capture(self, batch: Batch) -> Replay:
         """Run the model on ``batch`` and return its block calls, tested on the first batch of every kind.
 
+        The tests take four more forward passes: the batch beside a changed copy of itself, and every block called
+        again on the one and on both.
+
         Raises
         ------
         RecordError
@@ -176,11 +179,13 @@ class Replayer:
         """
         replay = self._run(batch)
         self._require_finite(replay)
-        kind = tuple((*place, type(leaf)) for place, leaf in replay.arguments().items())
+        kind: Kind = (batch.size, *((*place, *_kind(leaf)) for place, leaf in replay.arguments().items()))
         if kind not in self._axes:
-            axes = self._sample_axes(replay)
+            doubled = self._doubled(replay)
+            replay.axes = self._sample_axes(replay, doubled)
             self._require_same(replay)
-            self._axes[kind] = axes
+            self._require_independent(replay, doubled)
+            self._axes[kind] = replay.axes
             self._in_place |= replay.in_place
         replay.axes, replay.in_place = self._axes[kind], self._in_place
         return replay
@@ -225,27 +230,30 @@ class Replayer:
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if self._calls is not None:
-            self._calls[-1] = self._calls[-1]._replace(output=left_with(output, HERE))
+            self._calls[-1] = self._calls[-1]._replace(output=left_with(output, HERE, blank))
 
-    def _sample_axes(self, replay: Replay) -> dict[tuple[int, str], int]:
-        """Return the axis of the samples in each tensor beside the states that has one.
-
-        Found by running the batch beside a nudged copy of itself: what grows has an axis of samples, and what differs
-        in the copy follows the state, so that it cannot be given again with another.
-        """
-        alone = {place: leaf for place, leaf in replay.arguments().items() if isinstance(leaf, PLAIN)}
-        if not any(isinstance(leaf, Tensor) for leaf in alone.values()):
-            return {}
+    def _doubled(self, replay: Replay) -> Replay:
+        """Run the batch beside a nudged copy of itself."""
         self._nudged_from = replay.batch.size
         try:
-            doubled = self._run(replay.batch.doubled()).arguments()
+            return self._run(replay.batch.doubled())
         finally:
             self._nudged_from = None
+
+    def _sample_axes(self, replay: Replay, doubled: Replay) -> dict[tuple[int, str], int]:
+        """Return the axis of the samples in each tensor beside the states that has one.
+
+        What grows in ``doubled`` has an axis of samples, and what differs in the copy follows the state, so that it
+        cannot be given again with another.
+        """
+        beside = doubled.arguments()
         axes = {}
-        for place, leaf in alone.items():
-            axis = _grown(leaf, doubled.get(place))
+        for place, leaf in replay.arguments().items():
+            if not isinstance(leaf, PLAIN):
+                continue
+            axis = _grown(leaf, beside.get(place))
             expected = torch.cat([leaf, leaf], dim=axis) if isinstance(leaf, Tensor) and axis is not None else leaf
-            if not _alike(expected, doubled.get(place)):
+            if not _alike(expected, beside.get(place)):
                 number, name = place
                 raise RecordError(
                     f"{self._what} calls the blocks again on other states, but the argument {name!r} of "
@@ -258,23 +266,59 @@ class Replayer:
         return axes
 
     def _require_same(self, replay: Replay) -> None:
-        """Raise unless every block called again on its recorded state returns the recorded one."""
-        for number, (before, after) in enumerate(zip(replay.states[:-1], replay.states[1:], strict=True), start=1):
-            error = (replay.block(number, before) - after).norm()
-            update = (after - before).norm()
-            if error <= SHARE_OF_UPDATE * update + SHARE_OF_STATE * after.norm():
-                continue
+        """Raise unless every block called again on its recorded state returns the recorded one.
+
+        From the last to the first, so that what a block keeps for a later one, other than in its output, is out of
+        date.
+        """
+        for number in range(replay.n_blocks, 0, -1):
+            before, after = replay.states[number - 1 : number + 1]
             made = replay.calls[number - 1]
+            problem = self._unlike(replay, number, before, after)
+            if problem is None:
+                continue
             leaves = made.arguments.leaves()
             suspects = {name: leaf for name, leaf in leaves.items() if not isinstance(leaf, PLAIN)} or leaves
             listed = ", ".join(f"{name!r} ({type(leaf).__name__})" for name, leaf in suspects.items())
             raise RecordError(
-                f"{self._what} calls each block again with the arguments that it had, but {made.name!r} then returns "
-                f"another state, off by {float(error / update):.2g} of its update. "
+                f"{self._what} calls each block again with the arguments that it had, but {made.name!r} then "
+                f"{problem}. "
                 + (f"What could not be captured is probably among its arguments: {listed}. " if listed else "")
                 + "Turn off caches and dropout, remove hooks that count calls, or pass blocks=[…] with modules that "
                 "depend on their arguments alone."
             )
+
+    def _require_independent(self, replay: Replay, doubled: Replay) -> None:
+        """Raise unless samples beside others, and on another path, become what they become in the model."""
+        size = replay.batch.size
+        for number in range(replay.n_blocks, 0, -1):
+            before, after = (
+                torch.cat([replay.states[depth], doubled.states[depth][size:]]) for depth in (number - 1, number)
+            )
+            problem = self._unlike(replay, number, before, after)
+            if problem is not None:
+                raise RecordError(
+                    f"{self._what} calls each block on several paths at once, but {replay.calls[number - 1].name!r} "
+                    f"then {problem}. Samples act on each other, or the block depends on the size of the batch or on "
+                    "what is not among its arguments. Pass blocks=[…] with modules that depend on their arguments and "
+                    "each sample alone."
+                )
+
+    def _unlike(self, replay: Replay, number: int, before: Tensor, after: Tensor) -> str | None:
+        """Return how what a block makes of ``before`` differs from ``after``, if it does."""
+        try:
+            found = replay.block(number, before)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            return f"fails ({str(error).splitlines()[0]})"
+        if found.shape != after.shape:
+            return f"returns shape {tuple(found.shape)} in place of {tuple(after.shape)}"
+        eps = torch.finfo(after.dtype).eps
+        off, update = (found - after).norm(), (after - before).norm()
+        if off <= max(SHARE_OF_UPDATE, 8 * eps) * update + max(SHARE_OF_STATE, 2 * eps) * after.norm():
+            return None
+        return f"returns another state, off by {float(off / update):.2g} of its update"
 
     def _require_finite(self, replay: Replay) -> None:
         for depth, state in enumerate(replay.states):
@@ -284,6 +328,10 @@ class Replayer:
                     f"a state is not finite, first at depth {depth}, sample {sample} of its batch, token {token}. "
                     "Check the input and the model's weights and precision."
                 )
+
+
+def _kind(leaf: Any) -> tuple[Any, ...]:
+    return type(leaf), tuple(leaf.shape) if isinstance(leaf, Tensor) else None
 
 
 def _grown(alone: Any, doubled: Any) -> int | None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from depthflow.recording.replay import Replay
     from depthflow.trajectories import Tokens
 
-FULL_PRECISION = (torch.float32, torch.float64)
+FULL_PRECISION = {torch.float32, torch.float64}
 
 
 @dataclass
@@ -96,12 +96,15 @@ class Session:
 
     def require_full_precision(self, replay: Replay) -> None:
         """Raise unless states are kept in single or double precision, where a small change is not rounded away."""
-        dtype = replay.states[0].dtype
-        if dtype not in FULL_PRECISION:
-            kind = str(dtype).removeprefix("torch.")
+        state = replay.states[0]
+        weights = {p.dtype for made in replay.calls for p in made.module.parameters() if p.is_floating_point()}
+        reduced = sorted(str(dtype).removeprefix("torch.") for dtype in {state.dtype, *weights} - FULL_PRECISION)
+        if torch.is_autocast_enabled(state.device.type):
+            reduced.append("autocast")
+        if reduced:
             raise RecordError(
-                f"{self.what} needs a model in float32 or float64, as a small change is rounded away in {kind}. Give "
-                "it `copy.deepcopy(model).float()`."
+                f"{self.what} needs a model in float32 or float64, as a small change is rounded away in {reduced[0]}. "
+                "Give it `copy.deepcopy(model).float()`, outside of autocast."
             )
 
     def require_depth(self, depth: int, last: int) -> None:

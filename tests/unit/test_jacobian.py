@@ -200,6 +200,18 @@ def test_blocks_that_autograd_cannot_follow() -> None:
         take(Chain(lambda x: x.detach() * 2), torch.randn(2, 3, 5), tokens=[0])
 
 
+@pytest.mark.parametrize(
+    "unseen",
+    [lambda x: x + x.detach().tanh(), lambda x: x + (x.tanh() / 1e-3).round() * 1e-3],
+    ids=["detached", "rounded"],
+)
+def test_updates_that_autograd_does_not_see_are_refused(unseen: Any) -> None:
+    x = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(0))
+    for dense in (True, False):
+        with pytest.raises(RecordError, match=r"autograd does not see all that 'blocks\.1' does.* quantised"):
+            take(Chain(torch.tanh, unseen), x, tokens=[0], dense=dense, n_modes=1)
+
+
 def test_a_state_without_direction() -> None:
     x = torch.randn(3, 4, 5)
     x[1, 2] = 0

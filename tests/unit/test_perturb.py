@@ -372,10 +372,11 @@ def test_states_without_a_direction_are_named() -> None:
     x = torch.as_tensor(noise(SAMPLES, TOKENS, WIDTH))
 
     def fail(state: Tensor) -> Tensor:
-        moved = (state[:, 0, 0] - x[4, 0, 0]).abs() < 1e-9
-        return torch.where(moved[:, None, None] | (len(state) < 2 * SAMPLES), state, state.new_tensor(float("inf")))
+        distance = torch.cdist(state[:, 0], x[:, 0]).amin(dim=1)
+        pushed = (distance > 1e-6) & (distance < 0.05)
+        return torch.where(pushed[:, None, None], state.new_tensor(float("inf")), state)
 
-    with pytest.raises(RecordError, match="a state of norm inf, first at sample 0, depth 1, token 0, of the path"):
+    with pytest.raises(RecordError, match="a state of norm inf, first at sample 0, depth 1, token 0, of a pushed path"):
         push(Chain(fail, same), x, depth=0, tokens=[0], batch_size=40)
 
 

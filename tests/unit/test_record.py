@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import depthflow
-from depthflow.errors import ParameterError, RecordError
+from depthflow.errors import ParameterError, RecordError, UnsupportedModelError
 from depthflow.models.vit import VisionTransformer, ViTSettings
 from depthflow.recording import memory
 from tests.stacks import Chain
@@ -247,3 +247,24 @@ def test_gradients_are_not_recorded_and_stay_enabled(model, images) -> None:
 
 def test_device_that_it_is_on_already(model, images) -> None:
     np.testing.assert_allclose(record(model, images, device="cpu").values, record(model, images).values, **EXACT)
+
+
+@pytest.mark.parametrize("samples", [5, 7])
+def test_tokens_before_samples_are_refused_also_where_there_are_as_many(samples) -> None:
+    layers = nn.ModuleList(nn.TransformerEncoderLayer(8, 2, 16, batch_first=False) for _ in range(2))
+
+    class TokensFirst(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.blocks = layers
+
+        def forward(self, x):
+            x = x.transpose(0, 1)
+            for block in self.blocks:
+                x = block(x)
+            return x
+
+    with pytest.raises(UnsupportedModelError, match=r"reads as \(token, sample, feature\)"):
+        depthflow.record(TokensFirst(), torch.randn(samples, 7, 8), progress=False)
+    as_many = depthflow.record(Chain(torch.tanh), torch.randn(7, 7, 8), progress=False)
+    assert as_many.sizes["sample"] == 7

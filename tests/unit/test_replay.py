@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections import OrderedDict
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -329,7 +330,7 @@ def test_a_memory_among_the_arguments_is_named() -> None:
             return x + cache.next() * (x @ self.weight).tanh()
 
     with (
-        pytest.raises(RecordError, match=r"'blocks\.0' then returns another state, off by .*: 'cache' \(Memory\)\."),
+        pytest.raises(RecordError, match=r"'blocks\.1' then returns another state, off by .*: 'cache' \(Memory\)\."),
         run(Remembering(Block(), Block(1)), states()) as opened,
     ):
         next(iter(opened))
@@ -482,3 +483,105 @@ def test_the_state_that_a_block_returns_and_its_place() -> None:
     for output in ({"x": x}, [x, weights], None):
         with pytest.raises(UnsupportedModelError, match=rf"the block 'b' returns {type(output).__name__}, not a state"):
             leaving(output, "b")
+
+
+class Residual(nn.Module):
+    """A block that keeps what it made where a later one finds it, other than in its output."""
+
+    def __init__(self, box: dict[str, Tensor], first: bool) -> None:
+        super().__init__()
+        self.box, self.first = box, first
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.first:
+            self.box["value"] = x.tanh()
+        return x + 0.5 * self.box["value"]
+
+
+def test_blocks_that_hand_on_more_than_they_return_are_refused() -> None:
+    box: dict[str, Tensor] = {}
+    chain = Chain(*(Residual(box, first=number == 0) for number in range(3)))
+    with (
+        pytest.raises(RecordError, match=r"then (fails|returns another state)"),
+        run(chain, states()) as opened,
+    ):
+        next(iter(opened))
+    writing = Chain(*(Residual(box, first=True) for _ in range(3)))
+    with run(writing, states()) as opened:
+        assert next(iter(opened)).n_blocks == 3, "what a block keeps for itself alone does no harm"
+
+
+@pytest.mark.parametrize(
+    "acting",
+    [lambda x: x + (x - x.mean(0)).tanh(), lambda x: x + x.tanh() * len(x)],
+    ids=["on each other", "by the size of the batch"],
+)
+def test_samples_that_do_not_go_their_own_way_are_refused(acting: Any) -> None:
+    with (
+        pytest.raises(RecordError, match=r"'blocks\.1' then returns another state.* Samples act on each other"),
+        run(Chain(torch.tanh, acting), states()) as opened,
+    ):
+        next(iter(opened))
+
+
+def test_a_state_that_hides_in_a_container_is_refused() -> None:
+    class Box(OrderedDict):
+        pass
+
+    class Hiding(Chain):
+        def forward(self, x: Tensor) -> Tensor:
+            first = x
+            for block in self.blocks:
+                x = block(x, kept=Box(first=first))
+            return x
+
+    class Block(nn.Module):
+        def forward(self, x: Tensor, kept: Box) -> Tensor:
+            return x + kept["first"].tanh()
+
+    with (
+        pytest.raises(RecordError, match="on what is not among its arguments"),
+        run(Hiding(Block(), Block()), states()) as opened,
+    ):
+        next(iter(opened))
+
+
+class Pair(NamedTuple):
+    state: Tensor
+    extra: Tensor
+
+
+def test_blocks_that_return_a_named_tuple() -> None:
+    class Named(Chain):
+        def forward(self, x: Tensor) -> Tensor:
+            for block in self.blocks:
+                x = block(x).state
+            return x
+
+    model = Named(lambda x: Pair(x.tanh(), x), lambda x: Pair(x.sin(), x))
+    with run(model, states()) as opened:
+        replay = next(iter(opened))
+        assert torch.equal(replay.readout(replay.states[1:]), replay.output)
+
+
+class Half(nn.Module):
+    """A block whose weights are in half precision, on a stream that is not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(states().shape[2], states().shape[2]).bfloat16()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.linear(x.bfloat16()).to(x.dtype)
+
+
+def test_half_precision_inside_a_full_stream_is_seen() -> None:
+    with run(Chain(Half()), states()) as opened:
+        replay = next(iter(opened))
+        with pytest.raises(RecordError, match=r"rounded away in bfloat16.*outside of autocast"):
+            opened.require_full_precision(replay)
+    with run(Chain(torch.tanh), states()) as opened:
+        replay = next(iter(opened))
+        opened.require_full_precision(replay)
+        with torch.autocast("cpu", dtype=torch.bfloat16), pytest.raises(RecordError, match="rounded away in autocast"):
+            opened.require_full_precision(replay)
