@@ -16,7 +16,7 @@ from depthflow.recording.assemble import coords, provenance
 from depthflow.recording.capture import settle
 from depthflow.recording.inputs import Feed
 from depthflow.recording.mode import undisturbed
-from depthflow.recording.replay import Replayer
+from depthflow.recording.replayer import Replayer
 from depthflow.recording.tokens import Kept, choose, or_stand_in, require_same, require_types
 from depthflow.trajectories import STRING
 
