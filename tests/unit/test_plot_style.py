@@ -182,4 +182,5 @@ def test_importing_plot_loads_no_matplotlib_until_a_function_is_used():
 
 
 def test_what_plot_offers_is_listed():
-    assert set(plot.__all__) == {"agreement", "basins", "coherence", "convergence", "similarity", "update_spectra"}
+    of_states = {"agreement", "basins", "coherence", "convergence", "dmd", "similarity", "update_spectra"}
+    assert set(plot.__all__) == of_states | {"jacobian", "perturb", "swap_blocks"}
