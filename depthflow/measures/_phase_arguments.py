@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from depthflow.errors import ParameterError, raise_faults
+from depthflow.errors import ParameterError, is_whole_number, raise_faults
 
 if TYPE_CHECKING:
     from depthflow.trajectories import Tokens
@@ -88,15 +88,15 @@ def most_phases(
     if not 0 <= threshold < 1:
         faults.append(f"needs threshold as a share in [0, 1); got {threshold!r}.")
     for name, count in (("n_boot", n_boot), ("n_null", n_null)):
-        if not _is_count(count, 0):
+        if not is_whole_number(count) or count < 0:
             faults.append(f"needs {name} as a number, 0 for none; got {count!r}.")
-    if not _is_count(min_size, 1) or min_size > blocks:
+    if not is_whole_number(min_size) or not 1 <= min_size <= blocks:
         faults.append(f"needs min_size between 1 and the number of blocks, {blocks}; got {min_size!r}.")
         room = blocks
     else:
         room = blocks // min_size
     for name, value in (("n_phases", n_phases), ("max_phases", max_phases)):
-        if value is not None and not (_is_count(value, 1) and value <= room):
+        if value is not None and not (is_whole_number(value) and 1 <= value <= room):
             faults.append(
                 f"has room for 1 to {room} phases of at least {min_size} of {blocks} blocks; got {name}={value!r}."
             )
@@ -104,7 +104,3 @@ def most_phases(
         faults.append(f"needs n_phases up to max_phases; got {n_phases} and {max_phases}.")
     raise_faults(ParameterError, NAME, faults)
     return max(min(room, MOST_PHASES), n_phases or 1) if max_phases is None else max_phases
-
-
-def _is_count(value: object, least: int) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) >= least

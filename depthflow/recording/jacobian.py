@@ -97,7 +97,7 @@ def jacobian(
 
         - ``singular_value`` (sample, span, mode): the largest first, 1;
         - ``residual`` (sample, span, mode): a singular value lies within it of the one given; 0 where J is formed;
-        - ``converged`` (sample, span): whether all are within ``rtol``, as estimated from residuals and gaps;
+        - ``converged`` (sample, span): whether every residual is within ``rtol`` · σ, or σ next to zero;
         - ``exponent`` (sample, span, mode): ln σ / (m − ℓ), the finite-depth Lyapunov exponents, 1/block;
         - ``rms_gain`` (sample, span): ‖A‖_F/√dim, the root-mean-square growth over all directions, with its standard
           error ``rms_gain_error`` over probes, of ``n_probes`` − 1 degrees of freedom (Student), 0 where J is formed.
