@@ -26,6 +26,7 @@ AREAS = (
     "dmd",
     "jacobian",
     "recording",
+    "surrogate",
     "importing",
     "demo",
 )

@@ -81,21 +81,27 @@ def load_model(name: str, *, random_weights: bool = False, seed: int = 0) -> Loa
 
 
 def load_images(
-    images: str | Path, loaded: LoadedModel, *, labels_from_folders: bool = False, batch_size: int = 32
+    images: str | Path,
+    loaded: LoadedModel,
+    *,
+    labels_from_folders: bool = False,
+    batch_size: int = 32,
+    split: str = "test",
 ) -> LoadedImages:
     """Return images prepared as the model asks, in batches that are read as they are needed.
 
     Parameters
     ----------
     images : str or Path
-        A folder, searched through all its sub-folders in sorted order, or ``digits`` for the 360 bundled digits that
-        the bundled model never saw.
+        A folder, searched through all its sub-folders in sorted order, or ``digits`` for the bundled digits.
     loaded : LoadedModel
         The model that they are for.
     labels_from_folders : bool
         Take the first sub-folder's name as the label of an image.
     batch_size : int
         Images a batch.
+    split : {"test", "train"}
+        Of the bundled digits: the 360 that the bundled model never saw, or the 1,437 that it was trained on.
 
     Raises
     ------
@@ -103,7 +109,7 @@ def load_images(
         If there is no such folder, it holds no images, an image lies outside the class folders, or one cannot be read.
     """
     if str(images) == "digits":
-        data = digits("test")
+        data = digits(split)
         names = [f"digits/{number}" for number in range(len(data.images))]
         batches: Any = (
             data.images

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import groupby
@@ -59,6 +60,15 @@ class TokenLayout:
     def __str__(self) -> str:
         runs = [f"{len(list(run))} {kind}" for kind, run in groupby(self.types)]
         return ", ".join(runs) + (f" ({self.grid[0]}×{self.grid[1]})" if self.grid else "")
+
+
+def json_safe(value: Any) -> bool:
+    """Return whether ``value`` can be written as JSON, which knows no NaN and no Inf."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 class Call(NamedTuple):
@@ -145,6 +155,16 @@ class Adapter:
 
     def preprocessing(self) -> dict[str, Any] | None:
         """Return how the model's images are to be prepared, where the model says it."""
+        return None
+
+    def recipe(self) -> dict[str, Any] | None:
+        """Return what :func:`depthflow.models.rebuild.build` makes a model of the root's architecture from.
+
+        It names a library and what its constructor is given, all of it fit for JSON, and holds no weights. It is read
+        from what the model says of itself, so only a comparison with the model built from it shows whether it is
+        complete. None where the family has none, or where the part that it knows is not the root: nobody can rebuild
+        a user's own module around it.
+        """
         return None
 
     def replayable(self) -> AbstractContextManager[None]:

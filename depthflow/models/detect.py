@@ -35,7 +35,8 @@ def unwrapped(model: nn.Module) -> nn.Module:
 def adapt(model: object, blocks: Blocks = None) -> Adapter:
     """Return the adapter of ``model``; with ``blocks`` it sees these, whatever the model is.
 
-    A known family is also found inside a module that holds it, as in a backbone with a head.
+    A known family is also found inside a module that holds it, as in a backbone with a head. A module with a method
+    ``depthflow_adapter`` brings its own.
 
     Raises
     ------
@@ -50,7 +51,8 @@ def adapt(model: object, blocks: Blocks = None) -> Adapter:
             " is understood on the command line only."
         )
     root = unwrapped(model)
-    found = _found(root)
+    own = getattr(root, "depthflow_adapter", None)
+    found = own() if callable(own) else _found(root)
     return found if blocks is None else GivenBlocks(root, blocks, found)
 
 

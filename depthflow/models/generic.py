@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from torch import Tensor, nn
 
 from depthflow.errors import ParameterError
 from depthflow.models.base import Adapter, Call, Refusal, TokenLayout
+from depthflow.models.vit import VisionTransformer
 from depthflow.schema import CLS, DISTILLATION, REGISTER
 
 if TYPE_CHECKING:
@@ -122,6 +124,12 @@ class GenericAdapter(Adapter):
         """Return ``norm``, where the module has it."""
         return self.first_norm(["norm"])
 
+    def recipe(self) -> dict[str, Any] | None:
+        """Return the settings of depthflow's own vision transformer; no other module is known from its root up."""
+        if self.prefix or type(self.part) is not VisionTransformer:
+            return None
+        return {"library": "depthflow", "model": "VisionTransformer", "arguments": asdict(self.part.settings)}
+
 
 class GivenBlocks(Adapter):
     """Any model with the blocks that the caller names; ``found`` is what depthflow would have seen in it."""
@@ -156,6 +164,10 @@ class GivenBlocks(Adapter):
     def preprocessing(self) -> dict[str, object] | None:
         """Return the family's preprocessing."""
         return self.found.preprocessing()
+
+    def recipe(self) -> dict[str, Any] | None:
+        """Return the family's recipe: which blocks are looked at changes nothing in the model."""
+        return self.found.recipe()
 
     def replayable(self) -> AbstractContextManager[None]:
         """Return the family's context."""

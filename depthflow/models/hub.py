@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 class DinoAdapter(GenericAdapter):
     """``DinoVisionTransformer`` of DINOv2 and DINOv3: class token, registers, patches.
 
-    Its blocks may be kept in chunks that are padded with ``nn.Identity``, which are opened and left out.
+    Its blocks may be kept in chunks that are padded with ``nn.Identity``, which are opened and left out. It has no
+    recipe: its code comes with the repository, which is fetched and run, not installed.
     """
 
     def __init__(self, root: nn.Module, prefix: str = "") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -24,6 +25,9 @@ FIRST_IS_CLS = {
 
 SHUFFLED = {"vit_mae"}
 """Models that drop patches at random and keep the rest in shuffled order, so that no patch has a place."""
+
+NOT_ARCHITECTURE = {"_name_or_path", "transformers_version"}
+"""Keys of a configuration that say where weights lay and who wrote it."""
 
 NORMS = (
     "layernorm", "norm", "post_layernorm", "final_layer_norm", "final_layernorm", "ln_f", "ln_post", "final_norm",
@@ -61,7 +65,8 @@ class HuggingFaceAdapter(Adapter):
 
     def _is_layer(self, module: nn.Module) -> bool:
         """Return whether the model names the module's class as what makes its hidden states."""
-        classes = type(getattr(module, "_orig_mod", module)).__mro__
+        module = getattr(module, "_orig_mod", module)
+        classes = getattr(module, "stands_for", type(module)).__mro__
         record = (getattr(self.part, "_can_record_outputs", None) or {}).get("hidden_states")
         for wanted in record if isinstance(record, list | tuple) else [record]:
             target = getattr(wanted, "target_class", None) or getattr(wanted, "class_name", None) or wanted
@@ -120,6 +125,21 @@ class HuggingFaceAdapter(Adapter):
     def name(self) -> str:
         """Return the name or folder that the weights came from, else the class."""
         return getattr(self.config, "_name_or_path", "") or super().name()
+
+    def recipe(self) -> dict[str, Any] | None:
+        """Return the class and its configuration; None for a class that is not transformers' own."""
+        kind = type(self.part)
+        if self.prefix or self.config is None or not kind.__module__.startswith("transformers."):
+            return None
+        config = {key: value for key, value in self.config.to_dict().items() if key not in NOT_ARCHITECTURE}
+        optional = "add_pooling_layer" in signature(kind).parameters and hasattr(self.part, "pooler")
+        return {
+            "library": self.library,
+            "model": kind.__name__,
+            "config": config,
+            "arguments": {"add_pooling_layer": self.part.pooler is not None} if optional else {},
+            "attention": getattr(self.config, "_attn_implementation", None),
+        }
 
     def layout(self, call: Call | None = None) -> TokenLayout | None:
         """Return the layout of images by the embeddings' tokens, of text by the attention mask."""

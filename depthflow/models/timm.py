@@ -6,9 +6,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from depthflow.models.base import Adapter, Call, Refusal, TokenLayout
+from depthflow.models.base import Adapter, Call, Refusal, TokenLayout, json_safe
 from depthflow.models.generic import CONTAINERS, candidates, children, remedy, square
 from depthflow.schema import CLS, DISTILLATION, PATCH, REGISTER
+
+ARGUMENTS = ("num_classes", "in_chans", "global_pool")
+"""What a model's attributes say of how it was made; they follow a change of its head, unlike the arguments kept."""
 
 PREPROCESSING_KEYS = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
 
@@ -102,3 +105,19 @@ class TimmAdapter(Adapter):
         """Return timm's data configuration of the weights."""
         config = getattr(self.part, "pretrained_cfg", None) or {}
         return {key: config[key] for key in PREPROCESSING_KEYS if config.get(key) is not None} or None
+
+    def recipe(self) -> dict[str, Any] | None:
+        """Return timm's name of the architecture, and the arguments that it was made with as far as the model shows."""
+        config = getattr(self.part, "pretrained_cfg", None) or {}
+        if self.prefix or not config.get("architecture"):
+            return None
+        given = getattr(self.part, "_model_args", {})  # absent in older versions of timm
+        shown = {name: getattr(self.part, name, None) for name in ARGUMENTS}
+        shown["img_size"] = getattr(getattr(self.part, "patch_embed", None), "img_size", None)
+        arguments = {**given, **{name: value for name, value in shown.items() if value is not None}}
+        return {
+            "library": self.library,
+            "model": config["architecture"],
+            "arguments": {name: value for name, value in arguments.items() if json_safe(value)},
+            "preprocessing": self.preprocessing(),
+        }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from depthflow.models.base import Adapter, Call, Refusal, TokenLayout
 from depthflow.models.generic import CONTAINERS, candidates, children, remedy
@@ -10,6 +10,11 @@ from depthflow.schema import CLS
 
 if TYPE_CHECKING:
     from torch import nn
+
+ARGUMENTS = (
+    "image_size", "patch_size", "hidden_dim", "mlp_dim", "dropout", "attention_dropout", "num_classes",
+    "representation_size",
+)  # fmt: skip
 
 
 class TorchvisionAdapter(Adapter):
@@ -47,3 +52,14 @@ class TorchvisionAdapter(Adapter):
     def final_norm(self) -> str | None:
         """Return ``encoder.ln``."""
         return self.first_norm(["encoder.ln"])
+
+    def recipe(self) -> dict[str, Any] | None:
+        """Return the constructor's arguments that a ``VisionTransformer`` keeps as attributes."""
+        if self.prefix or type(self.part).__name__ != "VisionTransformer" or not self.blocks:
+            return None
+        arguments = {name: getattr(self.part, name, None) for name in ARGUMENTS}
+        head = getattr(getattr(self.part, "heads", None), "head", None)  # often replaced, with num_classes left as is
+        arguments["num_classes"] = getattr(head, "out_features", arguments["num_classes"])
+        arguments["num_layers"] = len(self.blocks)
+        arguments["num_heads"] = getattr(self.blocks[0], "num_heads", None)
+        return {"library": self.library, "model": "VisionTransformer", "arguments": arguments}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +48,28 @@ class Batch:
         kwargs = {name: twice(value) for name, value in self.call.kwargs.items()}
         return Batch(Call(tuple(map(twice, self.call.args)), kwargs), 2 * self.size)
 
+    def taken(self, index: np.ndarray) -> Batch:
+        """Return the samples at the positions ``index``, in that order, without labels."""
+        places = torch.from_numpy(index)
+
+        def take(value: Any) -> Any:
+            return value[places.to(value.device)] if isinstance(value, Tensor) and value.ndim > 0 else value
+
+        kwargs = {name: take(value) for name, value in self.call.kwargs.items()}
+        return Batch(Call(tuple(map(take, self.call.args)), kwargs), len(index))
+
+    def changed(self, change: Callable[[Any], Any]) -> Batch:
+        """Return the batch with what the model is called with, one tensor or a dict, changed: a copy, to write over."""
+
+        def own(value: Any) -> Any:
+            return value.clone() if isinstance(value, Tensor) else value
+
+        kwargs = {name: own(value) for name, value in self.call.kwargs.items()}
+        call = Call((), change(kwargs)) if kwargs else Call((change(own(self.call.args[0])),))
+        if _size(call) != self.size:
+            raise RecordError(f"needs a batch of {self.size} samples after the change; got {_size(call)}.")
+        return Batch(call, self.size, self.labels)
+
     def shape(self) -> str:
         """Return the shapes of what the model is called with, for messages."""
         shapes = {name: tuple(value.shape) for name, value in self.call.named().items() if isinstance(value, Tensor)}
@@ -74,9 +96,9 @@ class Feed:
         self.labels = None if labels is None else label_array(labels)
         self._batches: Iterable[Batch]
         if isinstance(inputs, Tensor | np.ndarray | Mapping):
-            whole = _batch(inputs, keep_labels=labels is None)
-            self.count = whole.size
-            self._batches = _slices(whole, batch_size)
+            every = _batch(inputs, keep_labels=labels is None)
+            self.count = every.size
+            self._batches = _slices(every, batch_size)
         elif isinstance(inputs, str) or not isinstance(inputs, Iterable):
             raise RecordError(f"needs inputs as {KINDS}; got {type(inputs).__name__}.")
         else:
@@ -109,6 +131,11 @@ class Feed:
             yield batch
         if labelled is None:
             raise RecordError("needs at least one sample; the inputs hold none.")
+
+
+def whole(inputs: Any) -> Batch | None:
+    """Return all samples of an array or a dict of arrays as one batch; None where inputs come in batches."""
+    return _batch(inputs, keep_labels=False) if isinstance(inputs, Tensor | np.ndarray | Mapping) else None
 
 
 def label_array(labels: Any) -> np.ndarray:
@@ -173,9 +200,9 @@ def _size(call: Call) -> int:
     return next(iter(sizes.values()))
 
 
-def _slices(whole: Batch, batch_size: int) -> Iterator[Batch]:
-    for start in range(0, whole.size, batch_size):
-        yield whole.part(start, min(start + batch_size, whole.size))
+def _slices(every: Batch, batch_size: int) -> Iterator[Batch]:
+    for start in range(0, every.size, batch_size):
+        yield every.part(start, min(start + batch_size, every.size))
 
 
 def _announced(inputs: Iterable[Any]) -> int | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import torch
+
 from depthflow.errors import RecordError
 
 MARGIN = 0.9
@@ -48,9 +50,10 @@ def _control_group() -> int | None:
     return max(0, int(limit) - used)
 
 
-def require(needed: int, what: str, remedy: str = KEEP_LESS) -> None:
-    """Raise with the ``remedy`` unless ``needed`` bytes for ``what`` fit into the free memory."""
-    free = available()
+def require(needed: int, what: str, remedy: str = KEEP_LESS, device: torch.device | None = None) -> None:
+    """Raise with the ``remedy`` unless ``needed`` bytes for ``what`` fit into the free memory of ``device``."""
+    cuda = device is not None and device.type == "cuda"
+    free = torch.cuda.mem_get_info(device)[0] if cuda else available()
     if free is not None and needed > MARGIN * free:
         raise RecordError(f"{what} needs {_readable(needed)} of memory, and {_readable(free)} are free. {remedy}")
 

@@ -14,6 +14,7 @@ from depthflow.errors import DepthflowError, ParameterError, RecordError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from depthflow.models.base import Call
     from depthflow.recording.inputs import Batch
 
 
@@ -44,6 +45,12 @@ def undisturbed(model: nn.Module, device: str | torch.device | None = None) -> I
         yield home
 
 
+def prepared(model: nn.Module, batch: Batch, device: torch.device | None) -> Call:
+    """Return what ``model`` is called with for ``batch``: on ``device``, in the model's precision."""
+    dtype = next((tensor.dtype for tensor in _tensors(model) if tensor.dtype in PRECISIONS), None)
+    return batch.to(device, dtype)
+
+
 def call(model: nn.Module, batch: Batch, device: torch.device | None) -> Any:
     """Return what ``model`` makes of ``batch``; an error of its own is raised again with what it was given.
 
@@ -52,8 +59,7 @@ def call(model: nn.Module, batch: Batch, device: torch.device | None) -> Any:
     RecordError
         From the model's error.
     """
-    dtype = next((tensor.dtype for tensor in _tensors(model) if tensor.dtype in PRECISIONS), None)
-    args, kwargs = batch.to(device, dtype)
+    args, kwargs = prepared(model, batch, device)
     try:
         return model(*args, **kwargs)
     except DepthflowError:

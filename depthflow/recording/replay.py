@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from depthflow.models.base import Adapter
     from depthflow.recording.inputs import Batch
 
+SHARE_OF_UPDATE, SHARE_OF_STATE = 1e-4, 1e-6
+"""How far a replay may be from its recording, in norm: attention by another kernel differs by rounding, a missing
+argument by a good part of the update."""
+
 
 class BlockCall(NamedTuple):
     """One call of a block as the model made it, the state left open in what it took and in what it returned."""
@@ -80,6 +84,25 @@ class Replay:
         state = leaving(made.module(*args, **kwargs), made.name)
         self.in_place |= given._version > version
         return state
+
+    def unlike(self, number: int, before: Tensor, after: Tensor, kept_in: torch.dtype | None = None) -> str | None:
+        """Return how what block ``number`` makes of ``before`` differs from ``after``, if it does.
+
+        ``kept_in`` is the precision in which the states were kept, where it is not the one that they have now.
+        """
+        try:
+            found = self.block(number, before)
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+            return f"fails ({str(error).splitlines()[0]})"
+        if found.shape != after.shape:
+            return f"returns shape {tuple(found.shape)} in place of {tuple(after.shape)}"
+        eps = torch.finfo(kept_in or after.dtype).eps
+        off, update = (found - after).norm(), (after - before).norm()
+        if off <= max(SHARE_OF_UPDATE, 8 * eps) * update + max(SHARE_OF_STATE, 2 * eps) * after.norm():
+            return None
+        return f"returns another state, off by {float(off / update):.2g} of its update"
 
     def path(self, start: int, state: Tensor) -> Iterator[Tensor]:
         """Give the states of depths ``start`` … L if ``state`` is that of ``start``."""

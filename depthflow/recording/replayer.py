@@ -23,10 +23,6 @@ if TYPE_CHECKING:
     from depthflow.models.base import Adapter
     from depthflow.recording.inputs import Batch
 
-SHARE_OF_UPDATE, SHARE_OF_STATE = 1e-4, 1e-6
-"""How far a replay may be from its recording, in norm: attention by another kernel differs by rounding, a missing
-argument by a good part of the update."""
-
 NUDGE = 0.1
 """By how much of its size depth 0 is changed, to see which arguments follow the state."""
 
@@ -35,6 +31,10 @@ Kind: TypeAlias = tuple[Any, ...]
 
 PLAIN = (Tensor, bool, int, float, complex, str, bytes, torch.Size, torch.dtype, torch.device, type(None))
 """What an argument may be without a memory of its own."""
+
+
+class ReplayError(RecordError):
+    """The blocks of a model cannot be called again as the model calls them."""
 
 
 class Replayer:
@@ -48,10 +48,12 @@ class Replayer:
         Where inputs belong.
     what : str
         The caller, which opens the messages.
+    tested : bool
+        Whether the blocks will be called again, so that this must be tested to give the same.
     """
 
-    def __init__(self, adapter: Adapter, home: torch.device | None, what: str) -> None:
-        self.adapter, self._home, self._what = adapter, home, what
+    def __init__(self, adapter: Adapter, home: torch.device | None, what: str, tested: bool = True) -> None:
+        self.adapter, self._home, self._what, self._tested = adapter, home, what, tested
         self._tape = Tape(adapter)
         self._stack = ExitStack()
         self._calls: list[BlockCall] | None = None
@@ -92,6 +94,8 @@ class Replayer:
         """
         replay = self._run(batch)
         self._require_finite(replay)
+        if not self._tested:
+            return replay
         kind: Kind = (batch.size, *((*place, *_kind(leaf)) for place, leaf in replay.arguments().items()))
         if kind not in self._axes:
             doubled = self._doubled(replay)
@@ -132,7 +136,7 @@ class Replayer:
                 return nudged
             last = self._states[-1] if self._states else state
             if last.shape == state.shape and not torch.equal(last, state):
-                raise RecordError(
+                raise ReplayError(
                     f"{self._what} calls the blocks one after another, but this model changes the states between "
                     f"{self._calls[-2].name!r} and {name!r}. Pass blocks=[…] with modules of which each takes what the "
                     "one before returns."
@@ -168,7 +172,7 @@ class Replayer:
             expected = torch.cat([leaf, leaf], dim=axis) if isinstance(leaf, Tensor) and axis is not None else leaf
             if not _alike(expected, beside.get(place)):
                 number, name = place
-                raise RecordError(
+                raise ReplayError(
                     f"{self._what} calls the blocks again on other states, but the argument {name!r} of "
                     f"{replay.calls[number - 1].name!r} follows the state or the batch in a way that cannot be "
                     "repeated. Pass blocks=[…] with modules that take the state alone, or one batch of samples of "
@@ -187,13 +191,13 @@ class Replayer:
         for number in range(replay.n_blocks, 0, -1):
             before, after = replay.states[number - 1 : number + 1]
             made = replay.calls[number - 1]
-            problem = self._unlike(replay, number, before, after)
+            problem = replay.unlike(number, before, after)
             if problem is None:
                 continue
             leaves = made.arguments.leaves()
             suspects = {name: leaf for name, leaf in leaves.items() if not isinstance(leaf, PLAIN)} or leaves
             listed = ", ".join(f"{name!r} ({type(leaf).__name__})" for name, leaf in suspects.items())
-            raise RecordError(
+            raise ReplayError(
                 f"{self._what} calls each block again with the arguments that it had, but {made.name!r} then "
                 f"{problem}. "
                 + (f"What could not be captured is probably among its arguments: {listed}. " if listed else "")
@@ -208,30 +212,14 @@ class Replayer:
             before, after = (
                 torch.cat([replay.states[depth], doubled.states[depth][size:]]) for depth in (number - 1, number)
             )
-            problem = self._unlike(replay, number, before, after)
+            problem = replay.unlike(number, before, after)
             if problem is not None:
-                raise RecordError(
+                raise ReplayError(
                     f"{self._what} calls each block on several paths at once, but {replay.calls[number - 1].name!r} "
                     f"then {problem}. Samples act on each other, or the block depends on the size of the batch or on "
                     "what is not among its arguments. Pass blocks=[…] with modules that depend on their arguments and "
                     "each sample alone."
                 )
-
-    def _unlike(self, replay: Replay, number: int, before: Tensor, after: Tensor) -> str | None:
-        """Return how what a block makes of ``before`` differs from ``after``, if it does."""
-        try:
-            found = replay.block(number, before)
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            return f"fails ({str(error).splitlines()[0]})"
-        if found.shape != after.shape:
-            return f"returns shape {tuple(found.shape)} in place of {tuple(after.shape)}"
-        eps = torch.finfo(after.dtype).eps
-        off, update = (found - after).norm(), (after - before).norm()
-        if off <= max(SHARE_OF_UPDATE, 8 * eps) * update + max(SHARE_OF_STATE, 2 * eps) * after.norm():
-            return None
-        return f"returns another state, off by {float(off / update):.2g} of its update"
 
     def _require_finite(self, replay: Replay) -> None:
         for depth, state in enumerate(replay.states):

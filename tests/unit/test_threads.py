@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -61,3 +63,12 @@ def test_under_dask_and_after_a_limit_of_the_users_own():
     assert _threads.blas_threads() == before
     depthflow.update_spectra(traj.chunk(sample=1)).compute()
     assert _threads.blas_threads() == before
+
+
+def test_the_first_parallel_kernel_leaves_the_threads_of_torch():
+    code = (
+        "import numpy as np, torch, depthflow; torch.set_num_threads(1);"
+        "depthflow.similarity(depthflow.trajectory(np.random.default_rng(0).random((2, 4, 3, 8))));"
+        "print(torch.get_num_threads())"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "1\n"
