@@ -26,8 +26,10 @@ from .resample import random_directions as random_directions
 from .resample import shuffle_depth as shuffle_depth
 from .store import open_trajectory as open_trajectory
 from .store import save_trajectory as save_trajectory
+from .surrogate.curve import recurrence_curve as recurrence_curve
 from .surrogate.fit import fit_surrogate as fit_surrogate
 from .surrogate.recurrent import RecurrentSurrogate as RecurrentSurrogate
+from .surrogate.score import score_surrogate as score_surrogate
 from .surrogate.settings import SurrogateSettings as SurrogateSettings
 from .trajectories import select_tokens as select_tokens
 from .trajectories import trajectory as trajectory

@@ -1,4 +1,4 @@
-"""The command line: ``depthflow inspect | record | analyze | demo``.
+"""The command line: ``depthflow inspect | record | analyze | fit | demo``.
 
 Exit status 0, or 2 with one clear line for a mistake of the user's.
 """
@@ -136,6 +136,48 @@ def analyze(
         claim(output)
         found = analysis.analyze_beside_twin(*subjects, measures=chosen, seed=seed, progress=not quiet)
     typer.echo(write(found, output))
+
+
+@app.command()
+def fit(
+    model: Model,
+    images: Images,
+    output: Output,
+    phases: Annotated[int, typer.Option(help="how many blocks the surrogate has")] = 2,
+    steps: Annotated[str | None, typer.Option(help="optimiser steps of both stages, such as 200,4000")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="images a step")] = None,
+    settings: Annotated[
+        Path | None, typer.Option(help="JSON file with any of SurrogateSettings; the options above come first")
+    ] = None,
+    labels_from_folders: LabelsFromFolders = False,
+    device: Device = None,
+    blocks: Blocks = None,
+    resume: Annotated[bool, typer.Option(help="continue an unfinished fit in the same folder")] = True,
+    random_weights: RandomWeights = False,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Fit a recurrent surrogate, a few blocks in place of all, and score it on images that it did not see."""
+    from depthflow import fitting
+    from depthflow.sources import load_model
+
+    pair = None if steps is None else _integers(steps, "--steps")
+    chosen = fitting.read_settings(settings, steps=pair, batch_size=batch_size)
+    typer.echo(
+        fitting.fit(
+            load_model(model, random_weights=random_weights, seed=seed),
+            images,
+            output,
+            n_phases=phases,
+            settings=chosen,
+            labels_from_folders=labels_from_folders,
+            blocks=blocks,
+            device=device,
+            resume=resume,
+            seed=seed,
+            progress=not quiet,
+        )
+    )
 
 
 @app.command()

@@ -15,6 +15,7 @@ from depthflow.errors import ParameterError
 
 if TYPE_CHECKING:
     from depthflow.models.vit import VisionTransformer
+    from depthflow.surrogate.recurrent import RecurrentSurrogate
 
 SPLITS = ("all", "train", "test")
 TEST_SHARE = 0.2
@@ -109,3 +110,26 @@ def digits_vit(*, trained: bool = True, seed: int = 0) -> VisionTransformer:
     if trained:
         model.load_state_dict(load((data / "digits_vit.safetensors").read_bytes()))
     return model.eval()
+
+
+def digits_surrogate() -> RecurrentSurrogate:
+    """Return the bundled recurrent surrogate of :func:`digits_vit`: 2 blocks in place of its 12, in eval mode.
+
+    It was fitted by ``tutorials/training/digits_surrogate.py`` to the 1,437 digits that its teacher was trained on.
+
+    Returns
+    -------
+    RecurrentSurrogate
+        Called as its teacher is; how it was made and its scores stand in its ``settings``, ``history`` and ``scores``.
+
+    Examples
+    --------
+    >>> import depthflow
+    >>> len(depthflow.datasets.digits_surrogate().blocks)
+    2
+    """
+    from depthflow.surrogate.recurrent import RecurrentSurrogate
+
+    with resources.as_file(resources.files("depthflow") / "data" / "digits_surrogate") as folder:
+        surrogate: RecurrentSurrogate = RecurrentSurrogate.from_pretrained(folder)
+    return surrogate

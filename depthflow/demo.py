@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from depthflow import analysis, pictures
-from depthflow.datasets import digits, digits_vit
+from depthflow import analysis, fitting, pictures
+from depthflow.datasets import digits, digits_surrogate, digits_vit
 from depthflow.errors import StoreError
 from depthflow.summary import summarize
+from depthflow.surrogate.score import score_surrogate
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,7 +40,18 @@ def demo(folder: str | Path = "depthflow-demo", *, progress: bool = True) -> str
         f"A {convergence.sizes['block']}-block vision transformer on {convergence.sizes['sample']} handwritten digits "
         f"that it never saw in training; it classifies {accuracy(subject.model, data):.1%} of them rightly."
     )
-    return f"{opening}\n\n{write(found, folder, opening)}"
+    train, surrogate = digits("train"), digits_surrogate()
+    scores = score_surrogate(
+        surrogate,
+        subject.model,
+        data.images,
+        labels=data.labels,
+        train_inputs=train.images,
+        train_labels=train.labels,
+        progress=progress,
+    )
+    redone = fitting.write(surrogate, subject.model, data.images, scores, folder)
+    return f"{opening}\n\n{write(found, folder, opening, redone)}"
 
 
 def claim(folder: Path) -> None:
@@ -51,14 +63,14 @@ def claim(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
-def write(found: analysis.Analysis, folder: Path, opening: str = "") -> str:
+def write(found: analysis.Analysis, folder: Path, opening: str = "", closing: str = "") -> str:
     """Write results, pictures and summary into ``folder``; return the summary, and where all of it lies."""
     analysis.save(found, folder / RESULTS)
-    drawn = pictures.draw(found, folder)
-    text = summarize(found)
+    pictures.draw(found, folder)
+    text = f"{summarize(found)}\n\n{closing}".rstrip()
     (folder / SUMMARY).write_text(f"{opening}\n\n{text}\n".lstrip())
-    names = ", ".join(path.name for path in drawn)
-    return f"{text}\n\nWritten to {folder}/: {RESULTS}, {SUMMARY}, {names}"
+    names = ", ".join(sorted(path.name for path in folder.iterdir()))
+    return f"{text}\n\nWritten to {folder}/: {names}"
 
 
 def accuracy(model: nn.Module, data: Digits) -> float:

@@ -139,6 +139,27 @@ VARIABLES: Mapping[str, Variable] = {
     "error_endpoint": Variable("relative error of the best map for the horizon", "1"),
     "error_per_step": Variable("relative error of the best maps of each block", "1"),
     "skill": Variable("share of the squared error of the identity that the prediction removes", "1"),
+    # score_surrogate and recurrence_curve
+    "r2": Variable("explained share of the states' variance (R²)", "1"),
+    "cosine": Variable("cosine to the teacher's state", "1"),
+    "relative_error": Variable("relative error of the states", "1"),
+    "epsilon": Variable("largest relative error over depths (ε)", "1"),
+    "epsilon_depth": Variable("depth of the largest relative error", "1"),
+    "agreement": Variable("share of samples that surrogate and teacher classify alike", "1"),
+    "teacher_accuracy": Variable("share of samples that the teacher classifies rightly", "1"),
+    "surrogate_accuracy": Variable("share of samples that the surrogate classifies rightly", "1"),
+    "recovery_low": Variable("lower end of the recovery's interval", "1"),
+    "recovery_high": Variable("upper end of the recovery's interval", "1"),
+    "teacher_probe_accuracy": Variable("accuracy of a linear probe on the teacher's final states", "1"),
+    "surrogate_probe_accuracy": Variable("accuracy of a linear probe on the surrogate's final states", "1"),
+    "probe_recovery": Variable("surrogate's over teacher's probe accuracy", "1"),
+    "baseline_r2": Variable("explained share of the states' variance (R²), baseline", "1"),
+    "baseline_cosine": Variable("cosine to the teacher's state, baseline", "1"),
+    "baseline_relative_error": Variable("relative error of the states, baseline", "1"),
+    "baseline_epsilon": Variable("largest relative error over depths (ε), baseline", "1"),
+    "baseline_accuracy": Variable("share of samples that the baseline classifies rightly", "1"),
+    "baseline_recovery": Variable("baseline's over teacher's accuracy", "1"),
+    "seconds": Variable("seconds of training", "s"),
 }
 """Every variable that a measure returns, with its long name and units."""
 
@@ -153,6 +174,8 @@ VARIABLES_OF: Mapping[str, Mapping[str, Variable]] = {
         "eigenvalue": Variable("eigenvalue of the Jacobian", "1"),
     },
     "finite_jacobian": {"singular_value": Variable("singular value of the Jacobian", "1")},
+    "score_surrogate": {"recovery": Variable("surrogate's over teacher's accuracy", "1")},
+    "recurrence_curve": {"recovery": Variable("surrogate's over teacher's accuracy", "1")},
 }
 """What a variable means in the result of one measure, where another measure's variable has the same name."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from depthflow.datasets import digits, digits_vit
 from depthflow.errors import ModelError, ParameterError
+from depthflow.models.rebuild import installed
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -191,15 +191,6 @@ def _scaled(
     return prepare
 
 
-def _library(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise ModelError(
-            f'{name} is not installed. Install it with: pip install "depthflow-dynamics[models]"'
-        ) from error
-
-
 def _unknown(library: str, name: str, known: list[str]) -> ModelError:
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f" Did you mean {', '.join(close)}?" if close else ""
@@ -211,7 +202,7 @@ def _no_weights(name: str, error: Exception) -> ModelError:
 
 
 def _timm(name: str, rest: str, random_weights: bool) -> LoadedModel:
-    timm = _library("timm")
+    timm = installed("timm")
     if not timm.is_model(rest):
         raise _unknown("timm", rest, timm.list_models())
     try:
@@ -224,7 +215,7 @@ def _timm(name: str, rest: str, random_weights: bool) -> LoadedModel:
 
 
 def _torchvision(name: str, rest: str, random_weights: bool) -> LoadedModel:
-    models = _library("torchvision").models
+    models = installed("torchvision").models
     if rest not in models.list_models():
         raise _unknown("torchvision", rest, models.list_models())
     try:
@@ -251,7 +242,7 @@ def _hub(name: str, rest: str, random_weights: bool) -> LoadedModel:
 
 
 def _huggingface(name: str, rest: str, random_weights: bool) -> LoadedModel:
-    transformers = _library("transformers")
+    transformers = installed("transformers")
     try:
         if random_weights:
             model = transformers.AutoModel.from_config(transformers.AutoConfig.from_pretrained(rest))

@@ -30,3 +30,12 @@ ROUNDED_STATES = {"rtol": 1e-8, "atol": 1e-10}
 FINITE_DIFFERENCE = {"rtol": 1e-3, "atol": 0.0}
 """Ratios of differences of float32 states a hundredth of their size: a rounding of 1e-7 by that share, 1e-5 a
 direction, times the condition number of the directions and of the map."""
+
+GRADIENT = {"rtol": 1e-4, "atol": 1e-5}
+"""Gradients of a float32 loss by two orders of summation, over their largest entry: rounding times depths."""
+
+REDUCED_PRECISION = {"rtol": 2e-2, "atol": 0.0}
+"""A mean over many values of which each is rounded to 8 bits (bfloat16) or 11 (float16), several times on its way."""
+
+TRAINED = {"rtol": 1e-3, "atol": 1e-6}
+"""Losses after a few optimiser steps along gradients that differ by rounding, of which the smallest are magnified."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 import depthflow
 from depthflow import SurrogateSettings
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
 
 
 SHORT = SurrogateSettings(steps=(100, 1000))
-"""A quarter of the default: what the controls and the ablation have each."""
+"""A quarter of the default: what the ablation has."""
+SHORTEST = SurrogateSettings(steps=(50, 500))
+"""Of the many fits of the controls, and of the untrained teachers."""
 
 CURVE = (1, 2, 3, 4, 6)
 CURVE_SEEDS, CONTROL_SEEDS, ABLATION_SEEDS, TWINS = 3, 10, 3, 3
@@ -72,14 +75,6 @@ def one(kind: str, name: str, folder: Path, **options: Any) -> dict[str, Any]:
         "relative_error": scores.relative_error.sel(token_type="all").values.tolist(),
         "seconds": surrogate.history["seconds"][-1],
         **{name: float(value) for name, value in scores.data_vars.items() if value.ndim == 0},
-        "baselines": {
-            str(base): {
-                "r2": scores.baseline_r2.sel(baseline=base, token_type="all").values.tolist(),
-                "epsilon": float(scores.baseline_epsilon.sel(baseline=base)),
-                "accuracy": float(scores.baseline_accuracy.sel(baseline=base)),
-            }
-            for base in scores.baseline.values
-        },
     }
     folder.mkdir(parents=True, exist_ok=True)
     kept.write_text(json.dumps(found))
@@ -122,47 +117,58 @@ COLUMNS = ["", "accuracy", "recovery", "least R²", "last R²", "ε"]
 
 
 def curve(pool: ProcessPoolExecutor, folder: Path) -> None:
-    """Print the recurrence curve, R² by depth and the baselines."""
-    fits = {f"{k}-{seed}": {"n_phases": k, "seed": seed} for k in CURVE for seed in range(CURVE_SEEDS)}
-    found = run(pool, "curve", folder, fits)
-    by_k = {k: [found[f"{k}-{seed}"] for seed in range(CURVE_SEEDS)] for k in CURVE}
-    table("Recurrence curve, three seeds", COLUMNS, [summary(f"k = {k}", group) for k, group in by_k.items()])
-    table(
-        "Linear probe on frozen features, accuracy",
-        ["", "surrogate", "teacher"],
-        [
-            [
-                f"k = {k}",
-                spread(f["surrogate_probe_accuracy"] for f in g),
-                spread(f["teacher_probe_accuracy"] for f in g),
-            ]
-            for k, g in by_k.items()
-        ],
+    """Print the recurrence curve, R² by depth and the baselines; draw the curve."""
+    kept, seeds = folder / "curve", range(CURVE_SEEDS)
+    run(
+        pool,
+        "curve",
+        folder,
+        {
+            f"{k}-{seed}": {"n_phases": k, "seed": seed, "checkpoint": kept / f"k{k}-seed{seed}"}
+            for k in CURVE
+            for seed in seeds
+        },
     )
-    depths = [str(depth) for depth in range(1, 13)]
-    table("R² by depth, mean of the seeds", ["", *depths], [by_depth(f"k = {k}", g, "r2") for k, g in by_k.items()])
-    table(
-        "Relative error by depth, mean of the seeds",
-        ["", *depths],
-        [by_depth(f"k = {k}", g, "relative_error") for k, g in by_k.items()],
+    train, test = depthflow.datasets.digits("train"), depthflow.datasets.digits("test")
+    ds = depthflow.recurrence_curve(
+        depthflow.datasets.digits_vit(),
+        train.images,
+        n_phases=CURVE,
+        seeds=seeds,
+        labels=train.labels,
+        test_inputs=test.images,
+        test_labels=test.labels,
+        checkpoint=kept,
+        progress=False,
     )
+    scores = ("surrogate_accuracy", "recovery", "surrogate_probe_accuracy", "agreement", "epsilon")
+    rows = [[f"k = {k}", *(spread(ds[name].sel(n_phases=k).values) for name in scores)] for k in CURVE]
+    table("Recurrence curve, three seeds", ["", "accuracy", "recovery", "probe accuracy", "agreement", "ε"], rows)
+    print("\nteacher: accuracy", float(ds.teacher_accuracy[0, 0]), "probe", float(ds.teacher_probe_accuracy[0, 0]))
+    for name, title in (("r2", "R²"), ("relative_error", "Relative error")):
+        for kind in ds.token_type.values:
+            least = ds[name].sel(token_type=kind).mean("seed")
+            rows = [[f"k = {k}", *(f"{value:.3f}" for value in least.sel(n_phases=k).values)] for k in CURVE]
+            table(f"{title} by depth, {kind}, mean of the seeds", ["", *map(str, ds.depth.values)], rows)
+    least = ds.r2.sel(token_type="all").min("depth")
+    table("Least R² over depths", ["", "R²"], [[f"k = {k}", spread(least.sel(n_phases=k).values)] for k in CURVE])
     rows = []
-    for k, group in by_k.items():
-        for base, scores in group[0]["baselines"].items():
-            rows.append(
-                [
-                    f"k = {k}, {base}",
-                    *(f"{scores[name]:.3f}" for name in ("accuracy", "epsilon")),
-                    f"{min(scores['r2']):.2f}",
-                ]
+    for k in CURVE:
+        for base in ds.baseline.values:
+            one_of = ds.isel(seed=0).sel(n_phases=k, baseline=base)
+            numbers = (
+                one_of.baseline_accuracy,
+                one_of.baseline_epsilon,
+                one_of.baseline_r2.sel(token_type="all").min(),
             )
+            rows.append([f"k = {k}, {base}", *(f"{float(number):.3f}" for number in numbers)])
     table("Baselines", ["", "accuracy", "ε", "least R²"], rows)
-    print("\nseconds a fit:", spread((fit["seconds"] for group in by_k.values() for fit in group), 0))
-
-
-def by_depth(name: str, fits: list[dict[str, Any]], score: str) -> list[str]:
-    """Return a row of a score over depth."""
-    return [name, *(f"{value:.3f}" for value in np.mean([fit[score] for fit in fits], axis=0))]
+    table("Phases", ["", "phases"], [[f"k = {k}", str(ds.phase.sel(n_phases=k).values[0].tolist())] for k in CURVE])
+    print("\nseconds a fit:", spread(ds.seconds.values.ravel(), 0))
+    figure = Figure(figsize=(9.0, 3.4), layout="constrained")
+    for axes, variable in zip(figure.subplots(1, 2), ("epsilon", "recovery"), strict=True):
+        depthflow.plot.recurrence_curve(ds, ax=axes, variable=variable)
+    figure.savefig(folder / "recurrence_curve.png", dpi=200, bbox_inches="tight")
 
 
 def controls(pool: ProcessPoolExecutor, folder: Path) -> None:
@@ -173,7 +179,7 @@ def controls(pool: ProcessPoolExecutor, folder: Path) -> None:
         "random scattered": {"phases": "random", "contiguous": False},
     }
     fits = {
-        f"{k}-{way}-{seed}": {"n_phases": k, "seed": seed, "settings": SHORT, **options}
+        f"{k}-{way}-{seed}": {"n_phases": k, "seed": seed, "settings": SHORTEST, **options}
         for k in (2, 3, 4)
         for way, options in ways.items()
         for seed in range(CONTROL_SEEDS)
@@ -184,7 +190,7 @@ def controls(pool: ProcessPoolExecutor, folder: Path) -> None:
         for k in (2, 3, 4)
         for way in ways
     ]
-    table("Partitions, ten seeds, 1,100 steps", COLUMNS, rows)
+    table("Partitions, ten seeds, 550 steps", COLUMNS, rows)
 
 
 def ablation(pool: ProcessPoolExecutor, folder: Path) -> None:
@@ -205,7 +211,9 @@ def ablation(pool: ProcessPoolExecutor, folder: Path) -> None:
 def twins(pool: ProcessPoolExecutor, folder: Path) -> None:
     """Print surrogates of untrained models."""
     fits = {
-        f"{k}-{twin}": {"n_phases": k, "twin": twin, "settings": SHORT} for k in (2, 3) for twin in range(1, TWINS + 1)
+        f"{k}-{twin}": {"n_phases": k, "twin": twin, "settings": SHORTEST}
+        for k in (2, 3)
+        for twin in range(1, TWINS + 1)
     }
     found = run(pool, "twins", folder, fits)
     rows = [
@@ -213,7 +221,7 @@ def twins(pool: ProcessPoolExecutor, folder: Path) -> None:
         for k in (2, 3)
         for cells in [summary(f"k = {k}", [found[f"{k}-{t}"] for t in range(1, TWINS + 1)])]
     ]
-    table("Untrained teachers, 1,100 steps", [COLUMNS[0], *COLUMNS[3:]], rows)
+    table("Untrained teachers, 550 steps", [COLUMNS[0], *COLUMNS[3:]], rows)
 
 
 PARTS: dict[str, Callable[[ProcessPoolExecutor, Path], None]] = {

@@ -5,6 +5,8 @@ from ._convergence import convergence as convergence
 from ._dmd import dmd as dmd
 from ._jacobian import jacobian as jacobian
 from ._perturb import perturb as perturb
+from ._recurrence_curve import recurrence_curve as recurrence_curve
 from ._similarity import similarity as similarity
+from ._surrogate import surrogate as surrogate
 from ._swap_blocks import swap_blocks as swap_blocks
 from ._update_spectra import update_spectra as update_spectra

@@ -103,7 +103,7 @@ class Feed:
             raise RecordError(f"needs inputs as {KINDS}; got {type(inputs).__name__}.")
         else:
             self.count = _announced(inputs)
-            self._batches = (_batch(item, keep_labels=labels is None) for item in inputs)
+            self._batches = _read(inputs, keep_labels=labels is None)
         if self.labels is not None and self.count:
             self.check_labels(self.count)
 
@@ -198,6 +198,12 @@ def _size(call: Call) -> int:
         listed = ", ".join(f"{name!r} {size}" for name, size in sizes.items())
         raise RecordError(f"needs every input batched along its first axis; got lengths {listed}.")
     return next(iter(sizes.values()))
+
+
+def _read(items: Iterable[Any], *, keep_labels: bool) -> Iterator[Batch]:
+    """Read one batch after another; a DataLoader starts its workers and draws its order when the first is wanted."""
+    for item in items:
+        yield _batch(item, keep_labels=keep_labels)
 
 
 def _slices(every: Batch, batch_size: int) -> Iterator[Batch]:

@@ -134,8 +134,10 @@ class Replayer:
                     lambda _, leaf: state if leaf is HERE else leaf
                 )
                 return nudged
-            last = self._states[-1] if self._states else state
-            if last.shape == state.shape and not torch.equal(last, state):
+            last = self._states[-1] if self._states else None
+            if last is None or last.shape != state.shape or torch.equal(last, state):
+                return None
+            if torch.isfinite(last).all():  # what is not finite equals nothing, and is an error of its own
                 raise ReplayError(
                     f"{self._what} calls the blocks one after another, but this model changes the states between "
                     f"{self._calls[-2].name!r} and {name!r}. Pass blocks=[…] with modules of which each takes what the "

@@ -14,6 +14,7 @@ import zarr
 from torch import Tensor
 
 from depthflow.errors import StoreError
+from depthflow.recording.fingerprint import fingerprint
 from depthflow.schema import DIMS, STATE
 from depthflow.store import CHUNK_BYTES, COMPLETE, DONE, open_trajectory
 
@@ -43,28 +44,15 @@ def settings(
     labels = feed.labels
     return {
         "model": adapter.name(),
-        "weights": _hash(adapter.root.state_dict()),
+        "weights": fingerprint(adapter.root.state_dict()),
         "blocks": adapter.names,
         "tokens": np.asarray(tokens).tolist() if not isinstance(tokens, str | None) else tokens,
         "depths": None if depths is None else list(depths),
         "dtype": dtype,
         "samples": feed.count,
-        "first sample": _hash(first.part(0, 1).call.named()),
+        "first sample": fingerprint(first.part(0, 1).call.named()),
         "labels": None if labels is None else hashlib.blake2b(str(labels.tolist()).encode(), digest_size=8).hexdigest(),
     }
-
-
-def _hash(tensors: Mapping[str, Any]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for name in sorted(tensors):
-        value = tensors[name]
-        if isinstance(value, Tensor):
-            plain = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(plain.data)
-        else:
-            digest.update(f"{name} {value!r}".encode())
-    return digest.hexdigest()
 
 
 class StoreSink:

@@ -113,6 +113,9 @@ class FreshBlock(nn.Module):
         samples, tokens, width = state.shape
         qkv = self.qkv(state).view(samples, tokens, 3, self.heads, width // self.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        if self.causal and mask is not None:  # which may tell of padding alone
+            earlier = torch.ones(tokens, tokens, dtype=torch.bool, device=mask.device).tril()
+            mask = mask & earlier if mask.dtype == torch.bool else mask.masked_fill(~earlier, -torch.inf)
         causal = self.causal and mask is None
         mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
         projected: Tensor = self.proj(mixed.transpose(1, 2).reshape(samples, tokens, width))

@@ -19,7 +19,7 @@ tags:
 
 def card(config: Mapping[str, Any]) -> str:
     """Return the card, Markdown, of a surrogate with this configuration."""
-    plan, teacher, settings = config["plan"], config["fitted_to"], config["settings"]
+    plan, teacher, settings = config["plan"], config["teacher"], config["settings"]
     depths, blocks = len(plan["phases"]), len(plan["medoids"])
     lines = [
         HEAD,

@@ -107,7 +107,7 @@ class Checkpoints:
                 for key in file.keys():  # noqa: SIM118 - the file is no mapping
                     group, _, name = key.partition("/")
                     getattr(progress, group)[name] = file.get_tensor(key)
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
+        except (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise SurrogateError(
                 f"{self.path} cannot be read as a checkpoint: {error}. Remove it, or pass resume=False to begin anew."
             ) from error

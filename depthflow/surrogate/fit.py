@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Sized
 from contextlib import contextmanager
@@ -21,13 +20,14 @@ from depthflow.errors import ParameterError, SurrogateError, raise_faults, whole
 from depthflow.models.detect import adapt
 from depthflow.models.rebuild import rebuildable
 from depthflow.recording.assemble import provenance
+from depthflow.recording.fingerprint import fingerprint
 from depthflow.recording.inputs import Feed, whole
 from depthflow.recording.memory import require
 from depthflow.recording.mode import prepared, undisturbed
 from depthflow.recording.replayer import Replayer, ReplayError
 from depthflow.recording.session import FULL_PRECISION
 from depthflow.surrogate.checkpoint import Checkpoints
-from depthflow.surrogate.lessons import LiveSource, StoredSource
+from depthflow.surrogate.lessons import LiveSource, Share, StoredSource, repeatable
 from depthflow.surrogate.objective import TOGETHER
 from depthflow.surrogate.partition import partition
 from depthflow.surrogate.planning import plan
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from depthflow.models.base import Adapter
     from depthflow.models.generic import Blocks
-    from depthflow.surrogate.lessons import Share, Source
+    from depthflow.surrogate.lessons import Source
 
 NAME = "fit_surrogate"
 
@@ -182,15 +182,14 @@ def fit_surrogate(
             surrogate = RecurrentSurrogate(adapter.root, made)
         surrogate.settings = settings
         surrogate.teacher = provenance(adapter) | {
-            "weights": _digest(adapter.root),
+            "weights": fingerprint(adapter.root.state_dict()),
             "recipe": data.recipe(home),
             "samples": count,
             "seed": seed,
         }
         keep = None
         if checkpoint is not None:
-            same = {
-                "settings": settings.to_json(),
+            same = settings.to_json() | {
                 "phases": list(owner),
                 "teacher": surrogate.teacher["weights"],
                 "samples": count,
@@ -224,17 +223,15 @@ class _Data:
         """Give the lessons, and the validation's."""
         with Replayer(self.adapter, home, NAME, tested=self.settings.init == "teacher") as replayer:
 
-            def source(inputs: Any, augment: Callable[[Any], Any] | None) -> Source:
-                common = (self.settings.batch_size, self.seed, self.share)
+            def source(inputs: Any, augment: Callable[[Any], Any] | None, share: Share) -> Source:
+                common = (self.settings.batch_size, self.seed, share)
                 if isinstance(inputs, xr.DataArray):
                     return StoredSource(inputs, self.adapter, home, *common)
                 return LiveSource(replayer, inputs, *common, self.settings.workers, augment)
 
             try:
-                yield (
-                    source(self.inputs, self.augment),
-                    None if self.held_out is None else source(self.held_out, None),
-                )
+                lessons = source(self.inputs, self.augment, self.share)
+                yield lessons, None if self.held_out is None else source(self.held_out, None, Share())
             except ReplayError as error:
                 raise SurrogateError(
                     f"{error} Or let new blocks stand in: settings=SurrogateSettings(init='fresh')."
@@ -244,7 +241,8 @@ class _Data:
         """Return how the teacher can be built again, where that is known and can be tested on an input."""
         if isinstance(self.inputs, xr.DataArray):
             return None
-        first = next(iter(Feed(DataLoader(self.inputs) if isinstance(self.inputs, Dataset) else self.inputs, 1)))
+        feed = Feed(DataLoader(self.inputs) if isinstance(self.inputs, Dataset) else self.inputs, 1)
+        first = next(repeatable(feed, self.seed))
         return rebuildable(self.adapter, prepared(self.adapter.root, first.part(0, 1), home))
 
 
@@ -305,16 +303,6 @@ def _require_full_precision(adapter: Adapter) -> None:
             f"{str(reduced.pop()).removeprefix('torch.')}. Give it `copy.deepcopy(model).float()`; the training itself "
             "may run in SurrogateSettings(precision='bfloat16')."
         )
-
-
-def _digest(model: nn.Module) -> str:
-    """Return a hash of a model's weights, by name."""
-    found = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(model.state_dict().items()):
-        found.update(name.encode())
-        if isinstance(tensor, Tensor):
-            found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
 
 
 def _require_memory(trainer: Trainer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count, islice
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -21,7 +22,7 @@ from depthflow.recording.tokens import Kept, choose, require_same
 from depthflow.schema import DIMS, MEAN, check, labels, token_types
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
     import xarray as xr
 
@@ -156,7 +157,7 @@ class LiveSource:
         self._order: Order | None = None
         if self._all is not None or self._map:
             self._order = Order(self.count or 0, batch_size, seed, share)
-        elif iter(inputs) is inputs:
+        elif isinstance(inputs, Iterator):
             raise SurrogateError(
                 "a fit goes through its inputs many times, and these can be gone through once. Give an array, a "
                 "dataset, a list of batches or a DataLoader."
@@ -202,8 +203,9 @@ class LiveSource:
         if self._all is not None:
             return map(self._all.taken, indices)
         picked: Any = ([int(index) for index in batch] for batch in indices)
-        feed = Feed(DataLoader(self._inputs, batch_sampler=picked, num_workers=self._workers), 1)
-        return repeatable(feed, self._seed, stage, first=step)
+        own = torch.Generator().manual_seed(self._seed)  # else it draws from those of the first step that is read
+        loader = DataLoader(self._inputs, batch_sampler=picked, num_workers=self._workers, generator=own)
+        return repeatable(Feed(loader, 1), self._seed, stage, first=step)
 
     def _endless(self, stage: int) -> Iterator[Batch]:
         """Give this process's batches, epoch after epoch; what does not make one for each process is left out."""

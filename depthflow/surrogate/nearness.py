@@ -57,9 +57,9 @@ class Spread:
         """Take in the states (sample, token, feature) of depths 1 … L."""
         new = np.array([len(states[0]) * len(tokens) for tokens in self._groups.members])
         count = self._count + new
-        for depth, state in enumerate(states):
+        for depth, state in enumerate(map(exact, states)):
             for group, tokens in enumerate(self._groups.members):
-                part = exact(state)[:, torch.as_tensor(tokens)].flatten(0, 1)
+                part = state[:, torch.as_tensor(tokens)].flatten(0, 1)
                 mean = part.mean(dim=0)
                 shift = mean.cpu().numpy() - self._mean[depth, group]
                 around = float((part - mean).square().sum())
@@ -69,6 +69,11 @@ class Spread:
                 self._total[depth, group] += float(part.square().sum())
         self._count = count
         self._eps = torch.finfo(states[0].dtype).eps
+
+    def variance(self, least: float) -> np.ndarray:
+        """Return the variances (depth, group), mean over features, of at least a share ``least`` of the mean square."""
+        around = np.maximum(self._around, least * self._total)
+        return around / self._count / self._mean.shape[-1] + np.finfo(np.float32).tiny
 
     @property
     def around(self) -> np.ndarray:

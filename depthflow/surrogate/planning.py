@@ -45,6 +45,11 @@ def plan(
             f"this model applies {len(modules)} blocks at {replay.n_blocks} depths: it is recurrent already. Fit a "
             "model whose blocks have weights of their own."
         )
+    for made in replay.calls:
+        if not any(parameter.is_floating_point() for parameter in made.module.parameters()):
+            raise SurrogateError(
+                f"the block {made.name!r} has no weights to be trained. Pass blocks=[…] with modules that have."
+            )
     typical = medoids(similarity, phases)
     width = replay.states[0].shape[-1]
     names = tuple(made.name for made in replay.calls)

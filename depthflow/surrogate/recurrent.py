@@ -11,6 +11,7 @@ import torch
 from huggingface_hub import ModelHubMixin
 from torch import Tensor, nn
 
+from depthflow.errors import ParameterError, SurrogateError
 from depthflow.models.detect import adapt
 from depthflow.models.generic import GivenBlocks
 from depthflow.surrogate.blocks import CopiedBlock, FreshBlock
@@ -133,7 +134,7 @@ class RecurrentSurrogate(nn.Module, ModelHubMixin):
         self.history: dict[str, list[float]] = {}
         self.scores: dict[str, Any] = {}
         self.teacher: dict[str, Any] = {}
-        originals = [teacher.get_submodule(name) for name in plan.blocks]
+        originals = [_submodule(teacher, name) for name in plan.blocks]
         memo: dict[int, Any] = {}
         self.blocks = nn.ModuleList(_block(plan, phase, originals, memo) for phase in range(len(plan.medoids)))
         like = next(parameter for parameter in originals[0].parameters() if parameter.is_floating_point())
@@ -172,19 +173,36 @@ class RecurrentSurrogate(nn.Module, ModelHubMixin):
         write(self, save_directory)
 
     @classmethod
-    def _from_pretrained(
-        cls, *, model_id: str, teacher: nn.Module | None = None, **download: Any
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | Path, *, teacher: nn.Module | None = None, **download: Any
     ) -> RecurrentSurrogate:
-        """Return the surrogate kept in a folder or on the hub; see :func:`write`.
+        """Return the surrogate kept in a folder or on the hub, on the CPU and in evaluation mode.
 
-        ``teacher`` is a model of the teacher's architecture, with any weights, where it cannot be built from what was
-        kept.
+        Parameters
+        ----------
+        pretrained_model_name_or_path : str or Path
+            A folder that ``save_pretrained`` made, or the name of a repository on the hub.
+        teacher : torch.nn.Module, optional
+            A model of the teacher's architecture, with any weights, where it cannot be built from what was kept.
+        **download
+            What the hub is asked with: ``revision``, ``cache_dir``, ``force_download``, ``token``,
+            ``local_files_only``.
+
+        Raises
+        ------
+        ParameterError
+            If an argument is not known.
+        SurrogateError
+            If there is no surrogate, a newer depthflow wrote it, or ``teacher`` is needed or does not fit.
         """
-        kept = read(model_id, {name: download[name] for name in DOWNLOAD if name in download})
+        strange = sorted(download.keys() - set(DOWNLOAD))
+        if strange:
+            raise ParameterError(f"from_pretrained knows teacher= and {', '.join(DOWNLOAD)}; got {strange[0]!r}.")
+        kept = read(str(pretrained_model_name_or_path), download)
         surrogate = cls(kept.shell(teacher), Plan.from_json(kept.config["plan"]))
         load(surrogate, kept.weights)
         surrogate.settings = SurrogateSettings.from_json(kept.config["settings"])
-        surrogate.teacher = kept.config["fitted_to"]
+        surrogate.teacher = kept.config["teacher"]
         surrogate.history, surrogate.scores = kept.config["history"], kept.config["scores"]
         return surrogate
 
@@ -209,11 +227,21 @@ class _Adapter(GivenBlocks):
         return self._name
 
 
+def _submodule(teacher: nn.Module, name: str) -> nn.Module:
+    try:
+        return teacher.get_submodule(name)
+    except AttributeError:
+        raise SurrogateError(
+            f"{type(teacher).__name__} has no block {name!r}, for which the surrogate has one. Pass teacher=, a model "
+            "built exactly as the one that the surrogate was fitted to."
+        ) from None
+
+
 def _turn_off_caches(shell: nn.Module) -> None:
     """Let no module keep keys and values by the number of its layer, as one block is several layers."""
     for module in shell.modules():
         config = getattr(module, "config", None)
-        if getattr(config, "use_cache", None):
+        if config is not None and getattr(config, "use_cache", None):
             config.use_cache = False
 
 

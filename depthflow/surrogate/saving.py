@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from depthflow.surrogate.recurrent import RecurrentSurrogate
 
 FORMAT = 1
-"""Version of what a folder holds. No key is called as a parameter of ``from_pretrained``: the hub's mixin would pass it."""
+"""Version of what a folder holds."""
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 DOWNLOAD = ("revision", "cache_dir", "force_download", "token", "local_files_only")
@@ -44,10 +44,10 @@ class Kept(NamedTuple):
         """Return a model of the teacher's architecture: the one given, else one built from what was kept."""
         if teacher is not None:
             return teacher
-        recipe = self.config["fitted_to"].get("recipe")
+        recipe = self.config["teacher"].get("recipe")
         if recipe is None:
             raise SurrogateError(
-                f"{self.where} keeps the weights of a surrogate of {self.config['fitted_to'].get('model')!r}, but that "
+                f"{self.where} keeps the weights of a surrogate of {self.config['teacher'].get('model')!r}, but that "
                 "model cannot be built from its settings. Pass teacher=, a model of the same architecture with any "
                 "weights."
             )
@@ -62,7 +62,7 @@ def write(surrogate: RecurrentSurrogate, folder: Path) -> None:
         "format": FORMAT,
         "depthflow": depthflow.__version__,
         "plan": asdict(surrogate.plan),
-        "fitted_to": surrogate.teacher,
+        "teacher": surrogate.teacher,
         "settings": surrogate.settings.to_json(),
         "scores": surrogate.scores,
         "history": surrogate.history,

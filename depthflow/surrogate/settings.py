@@ -177,14 +177,10 @@ class SurrogateSettings:
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> SurrogateSettings:
         """Return the settings that :meth:`to_json` gave."""
-        return cls(
-            **{
-                **plain,
-                "steps": tuple(plain["steps"]),
-                "token_weights": tuple(plain["token_weights"]),
-                "forcing": float(plain["forcing"]),
-            }
-        )
+        given: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()
+        }
+        return cls(**given | ({"forcing": math.inf} if plain.get("forcing") == "inf" else {}))
 
 
 def _plain(value: Any) -> Any:

@@ -11,6 +11,7 @@ import torch
 from depthflow.errors import SurrogateError
 from depthflow.measures.similarity import similarity
 from depthflow.schema import PAD
+from depthflow.surrogate.nearness import Groups, Spread
 from depthflow.trajectories import trajectory
 
 if TYPE_CHECKING:
@@ -47,22 +48,15 @@ class Survey:
 
 def survey(source: Source, batch_size: int) -> Survey:
     """Return what is seen in the first lessons of ``source``."""
-    samples, sums = 0, [np.zeros(())] * 3
+    samples, alike, spread = 0, np.zeros(()), None
     for lesson in source.through(batch_size, SAMPLES):
-        kinds = np.array(source.token_types)
-        types = tuple(dict.fromkeys(source.token_types))
+        groups, kinds = Groups.of(source.token_types), np.array(source.token_types)
         states = torch.stack(lesson.states, dim=1).cpu().numpy()
-        alike = similarity(trajectory(states[:, :, kinds != PAD])).values
-        by_type = [states[:, 1:, kinds == kind].astype(np.float64) for kind in types]
-        total = np.stack([part.sum(axis=(0, 2)) for part in by_type], axis=1)
-        square = np.stack([np.square(part).sum(axis=(0, 2)) for part in by_type], axis=1)
-        sums = [old + new for old, new in zip(sums, (lesson.samples * alike, total, square), strict=True)]
+        alike = alike + lesson.samples * similarity(trajectory(states[:, :, kinds != PAD])).values
+        if spread is None:
+            spread = Spread(len(lesson.states) - 1, groups, states.shape[-1])
+        spread.add(lesson.states[1:])
         samples += lesson.samples
-    if samples < 2:
+    if samples < 2 or spread is None:
         raise SurrogateError(f"a fit needs at least 2 samples, and many more to be good; got {samples}.")
-    alike, total, square = sums
-    count = samples * np.array([np.sum(kinds == kind) for kind in types])[None, :, None]
-    mean_square = (square / count).mean(axis=-1)
-    variance = mean_square - np.square(total / count).mean(axis=-1)
-    least = LEAST_VARIANCE * mean_square + np.finfo(np.float32).tiny
-    return Survey(alike / samples, np.maximum(variance, least), types, samples)
+    return Survey(alike / samples, spread.variance(LEAST_VARIANCE)[:, 1:], groups.names[1:], samples)

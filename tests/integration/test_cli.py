@@ -153,3 +153,59 @@ def test_a_folder_without_images(tmp_path):
     done = run("record", "digits", tmp_path, "--store", tmp_path / "t.zarr")
     assert done.returncode == 2
     assert "no images" in done.stderr
+
+
+def test_fit(tmp_path):
+    folder = tmp_path / "surrogate"
+    options = ["-o", folder, "--steps", "2,3", "--batch-size", "8", "--quiet"]
+    done = run("fit", "digits", "digits", *options)
+    assert done.returncode == 0, done.stderr
+    assert "2 blocks in place of 12" in done.stdout
+    assert "the best linear map of each phase" in done.stdout
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"README.md", "config.json", "model.safetensors", "scores.zarr", "surrogate.png", "checkpoint"}
+    surrogate = depthflow.RecurrentSurrogate.from_pretrained(folder)
+    scores = xr.open_zarr(folder / "scores.zarr", consolidated=False)
+    assert surrogate.settings.steps == (2, 3)
+    assert surrogate.scores["epsilon"] == pytest.approx(float(scores.epsilon), abs=1e-6)
+    assert scores.attrs["samples"] == 360
+    again = run("fit", "digits", "digits", *options)
+    assert again.returncode == 2
+    assert "holds a surrogate already" in again.stderr
+
+
+def test_fit_to_a_folder_keeps_a_tenth_for_the_scores(tmp_path):
+    rng = np.random.default_rng(0)
+    for number in range(20):
+        path = tmp_path / "photos" / f"class{number % 2}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (8, 8), dtype=np.uint8)).save(path)
+    settings = tmp_path / "settings.json"
+    settings.write_text('{"batch_size": 4, "optimizer": "adamw"}')
+    options = ["-o", tmp_path / "out", "--steps", "1,1", "--settings", settings, "--labels-from-folders", "--quiet"]
+    done = run("fit", "digits", tmp_path / "photos", *options)
+    assert done.returncode == 0, done.stderr
+    assert xr.open_zarr(tmp_path / "out" / "scores.zarr", consolidated=False).attrs["samples"] == 2
+    surrogate = depthflow.RecurrentSurrogate.from_pretrained(tmp_path / "out")
+    assert (surrogate.settings.optimizer, surrogate.settings.batch_size) == ("adamw", 4)
+    assert surrogate.teacher["samples"] == 17, "a tenth of the other 18 is held out for the choice of the weights"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "cannot be read as JSON"),
+        ('{"step": 3}', "needs an object with settings among init, depth_scale"),
+        ("[3]", "needs an object with settings among"),
+        ('{"batch_size": 0}', "needs batch_size as a whole number from 1; got 0"),
+        ('{"steps": 3}', "needs steps as a pair"),
+        ('{"forcing": "much"}', "needs forcing as a number"),
+    ],
+)
+def test_settings_that_do_not_do(tmp_path, text, message):
+    path = tmp_path / "settings.json"
+    path.write_text(text)
+    done = run("fit", "digits", "digits", "-o", tmp_path / "out", "--settings", path, "--quiet")
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1

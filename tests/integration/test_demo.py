@@ -15,7 +15,8 @@ MEASURES = PICTURES | {"basin_stability"}
 def test_demo(tmp_path):
     text = " ".join(demo(tmp_path / "out", progress=False).split())
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"results.zarr", "summary.txt"} | {f"{measure}.png" for measure in PICTURES}
+    pictures = {f"{measure}.png" for measure in PICTURES | {"surrogate"}}
+    assert names == {"results.zarr", "scores.zarr", "summary.txt"} | pictures
     tree = xr.open_datatree(tmp_path / "out" / "results.zarr", engine="zarr", consolidated=False)
     assert set(tree["results"].children) == set(tree["null"].children) == MEASURES
     for group in ("results", "null"):
@@ -33,4 +34,7 @@ def test_demo(tmp_path):
     )
     assert f"{float(tree['results/dmd'].error.sel(token_type='cls')[0]):.2f} 1 ahead" in text
     assert "99.2% of them rightly" in text
+    scores = xr.open_zarr(tmp_path / "out" / "scores.zarr", consolidated=False)
+    assert f"ε = {float(scores.epsilon):.2f}" in text
+    assert f"{float(scores.surrogate_accuracy):.1%} of the images are classified rightly" in text
     assert text.count("· untrained twin:") >= len(MEASURES)

@@ -103,3 +103,50 @@ def basins_result() -> xr.Dataset:
         },
     )
     return describe(result)
+
+
+def scores_result(seed: int = 0) -> xr.Dataset:
+    rng = np.random.default_rng(seed)
+    axes, names = ("depth", "token_type"), ["all", "cls", "pad", "patch"]
+    baselines = ["identity", "linear", "truncated", "repeated"]
+    relative = rng.uniform(0.1, 0.4, size=(BLOCKS, len(names)))
+    others = rng.uniform(0.3, 0.9, size=(len(baselines), BLOCKS, len(names)))
+    result = xr.Dataset(
+        {
+            "r2": (axes, 1 - relative**2),
+            "cosine": (axes, 1 - relative**2 / 2),
+            "relative_error": (axes, relative),
+            "baseline_r2": (("baseline", *axes), 1 - 2 * others),
+            "baseline_cosine": (("baseline", *axes), 1 - others),
+            "baseline_relative_error": (("baseline", *axes), others),
+            "epsilon": ((), relative[:, 0].max()),
+            "epsilon_depth": ((), int(relative[:, 0].argmax()) + 1),
+            "teacher_accuracy": ((), 0.992),
+            "surrogate_accuracy": ((), 0.943),
+            "recovery": ((), 0.951),
+            "recovery_low": ((), 0.93),
+            "recovery_high": ((), 0.97),
+        },
+        {
+            "depth": np.arange(1, DEPTHS),
+            "token_type": np.array(names, dtype=np.dtypes.StringDType()),
+            "baseline": np.array(baselines, dtype=np.dtypes.StringDType()),
+            "phase": ("depth", [1, 1, 2, 2, 3]),
+        },
+    )
+    return describe(result, "score_surrogate")
+
+
+def curve_result(seed: int = 0) -> xr.Dataset:
+    rng = np.random.default_rng(seed)
+    grid = ("n_phases", "seed")
+    result = xr.Dataset(
+        {
+            "epsilon": (grid, rng.uniform(0.1, 0.9, size=(4, 3))),
+            "recovery": (grid, rng.uniform(0.5, 1, size=(4, 3))),
+            "baseline_epsilon": ((*grid, "baseline"), rng.uniform(0.5, 1.2, size=(4, 3, 2))),
+            "baseline_recovery": ((*grid, "baseline"), rng.uniform(0.1, 0.9, size=(4, 3, 2))),
+        },
+        {"n_phases": [1, 2, 3, 6], "seed": [0, 1, 5], "baseline": ["identity", "repeated"]},
+    )
+    return describe(result, "recurrence_curve")

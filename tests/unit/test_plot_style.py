@@ -17,7 +17,9 @@ from tests.unit.plot_results import (
     basins_result,
     coherence_result,
     convergence_result,
+    curve_result,
     phases_result,
+    scores_result,
     spectra_result,
 )
 
@@ -29,6 +31,8 @@ DRAWINGS = {
     "similarity": lambda ax: plot.similarity(phases_result(), ax=ax),
     "basins": lambda ax: plot.basins(basins_result(), color="label", ax=ax),
     "agreement": lambda ax: plot.agreement(basins_result(), null=basins_result(), ax=ax),
+    "surrogate": lambda ax: plot.surrogate(scores_result(), null=scores_result(1), ax=ax),
+    "recurrence": lambda ax: plot.recurrence_curve(curve_result(), null=curve_result(1), ax=ax),
 }
 
 LIGHTNESS_STEP = 9.0
@@ -97,7 +101,9 @@ def test_no_two_tick_labels_overlap(draw):
             assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
 
 
-@pytest.mark.parametrize("name", ["convergence", "coherence", "ranks", "agreement", "basins"])
+@pytest.mark.parametrize(
+    "name", ["convergence", "coherence", "ranks", "agreement", "basins", "surrogate", "recurrence"]
+)
 def test_the_legend_lies_above_the_data_and_a_title_above_the_legend(name):
     ax = DRAWINGS[name](None)
     ax.set_title("A title")
@@ -183,4 +189,4 @@ def test_importing_plot_loads_no_matplotlib_until_a_function_is_used():
 
 def test_what_plot_offers_is_listed():
     of_states = {"agreement", "basins", "coherence", "convergence", "dmd", "similarity", "update_spectra"}
-    assert set(plot.__all__) == of_states | {"jacobian", "perturb", "swap_blocks"}
+    assert set(plot.__all__) == of_states | {"jacobian", "perturb", "recurrence_curve", "surrogate", "swap_blocks"}

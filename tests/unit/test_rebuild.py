@@ -256,9 +256,10 @@ def with_attribute(name: str, attribute: str, value: Any) -> nn.Module:
         lambda: vit().to("meta"),
     ],
     ids=[
-        "inside a user's module", "hub", "nobody's family", "a user's class", "a class of the same name", "timm in transformers", "another head",
-        "more than tensors", "another precision", "epsilon changed", "activation changed", "activation as a class",
-        "epsilon in a function", "no name", "head of zeros", "no weights",
+        "inside a user's module", "hub", "nobody's family", "a user's class", "a class of the same name",
+        "timm in transformers", "another head", "more than tensors", "another precision", "epsilon changed",
+        "activation changed", "activation as a class", "epsilon in a function", "no name", "head of zeros",
+        "no weights",
     ],
 )  # fmt: skip
 def test_what_a_recipe_does_not_hold_is_refused(model: Callable[[], nn.Module]) -> None:
