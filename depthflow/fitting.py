@@ -146,12 +146,10 @@ def write(
     device = options.get("device")
     original = convergence(record(model, some, progress=False, **options))
     redone = convergence(record(surrogate, some, device=device, progress=False))
-    figure = Figure(figsize=(11.0, 3.4), layout="constrained")
-    for axes, variable in zip(figure.subplots(1, 3), ("r2", "relative_error", "angle"), strict=True):
-        if variable == "angle":
-            plot.convergence(original, ax=axes, variable=variable, null=redone, null_label="surrogate")
-        else:
-            plot.surrogate(scores, ax=axes, variable=variable)
+    figure = Figure(figsize=(10.0, 4.4), layout="constrained")
+    near, path = figure.subplots(1, 2)
+    plot.surrogate(scores, ax=near)
+    plot.convergence(original, ax=path, variable="angle", null=redone, null_label="surrogate")
     figure.savefig(folder / PICTURE, dpi=DPI, bbox_inches="tight")
     return summarize(scores)
 
@@ -167,7 +165,7 @@ def summarize(scores: xr.Dataset) -> str:
     """Return a surrogate's scores in words, beside those of the baselines."""
     r2 = scores.r2.sel(token_type=ALL)
     depths, blocks = scores["depth"].values, scores.attrs["n_phases"]
-    least = int(r2.argmin())
+    least = int(r2.argmin("depth"))
     lines = [
         f"- {blocks} block{'s' * (blocks > 1)} in place of {len(depths)}: R² {float(r2[least]):.2f} at depth "
         f"{depths[least]}, the least, and {float(r2[-1]):.2f} at depth {depths[-1]}; ε = {float(scores.epsilon):.2f}, "

@@ -32,6 +32,7 @@ SHORTEST = SurrogateSettings(steps=(50, 500))
 """Of the many fits of the controls, and of the untrained teachers."""
 
 CURVE = (1, 2, 3, 4, 6)
+CONTROL_PHASES = (2, 3, 4)
 CURVE_SEEDS, CONTROL_SEEDS, ABLATION_SEEDS, TWINS = 3, 10, 3, 3
 
 EQUAL = {"cls": 1.0, "patch": 16.0}
@@ -180,14 +181,14 @@ def controls(pool: ProcessPoolExecutor, folder: Path) -> None:
     }
     fits = {
         f"{k}-{way}-{seed}": {"n_phases": k, "seed": seed, "settings": SHORTEST, **options}
-        for k in (2, 3, 4)
+        for k in CONTROL_PHASES
         for way, options in ways.items()
         for seed in range(CONTROL_SEEDS)
     }
     found = run(pool, "controls", folder, fits)
     rows = [
         summary(f"k = {k}, {way}", [found[f"{k}-{way}-{seed}"] for seed in range(CONTROL_SEEDS)])
-        for k in (2, 3, 4)
+        for k in CONTROL_PHASES
         for way in ways
     ]
     table("Partitions, ten seeds, 550 steps", COLUMNS, rows)

@@ -41,7 +41,8 @@ class DepthScale(nn.Module):
 
     def forward(self, depth: Tensor) -> tuple[Tensor, ...]:
         """Return the scales (feature,) of ``depth``, shape (1,)."""
-        scales: Tensor = self.outer(functional.silu(self.inner(depth))) + 1.0
+        with torch.autocast(depth.device.type, enabled=False):  # near 1, bfloat16 has steps of 2⁻⁸
+            scales: Tensor = self.outer(functional.silu(self.inner(depth))) + 1.0
         return scales.chunk(self.vectors)
 
 

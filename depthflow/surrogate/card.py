@@ -56,7 +56,7 @@ def card(config: Mapping[str, Any]) -> str:
         *(f"| {name} | {value} |" for name, value in settings.items()),
         f"| samples | {teacher.get('samples', 'unknown')} |",
         f"| seed | {teacher.get('seed', 'unknown')} |",
-        f"| made with | depthflow {config['depthflow']}, {teacher.get('versions', '')} |",
+        f"| made with | {teacher.get('versions', 'unknown')} |",
         "",
     ]
     return "\n".join(lines)

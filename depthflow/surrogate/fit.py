@@ -3,48 +3,37 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sized
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-import xarray as xr
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils.data import DataLoader, Dataset, Subset
 
 from depthflow.errors import ParameterError, SurrogateError, raise_faults, whole_number_fault
 from depthflow.models.detect import adapt
-from depthflow.models.rebuild import rebuildable
 from depthflow.recording.assemble import provenance
 from depthflow.recording.fingerprint import fingerprint
-from depthflow.recording.inputs import Feed, whole
 from depthflow.recording.memory import require
-from depthflow.recording.mode import prepared, undisturbed
-from depthflow.recording.replayer import Replayer, ReplayError
+from depthflow.recording.mode import undisturbed
 from depthflow.recording.session import FULL_PRECISION
 from depthflow.surrogate.checkpoint import Checkpoints
-from depthflow.surrogate.lessons import LiveSource, Share, StoredSource, repeatable
+from depthflow.surrogate.lessons import seeded
 from depthflow.surrogate.objective import TOGETHER
 from depthflow.surrogate.partition import partition
 from depthflow.surrogate.planning import plan
 from depthflow.surrogate.processes import processes
 from depthflow.surrogate.recurrent import RecurrentSurrogate
+from depthflow.surrogate.samples import NAME, Samples, first, require_alike, split
 from depthflow.surrogate.settings import SurrogateSettings
 from depthflow.surrogate.survey import SAMPLES, survey
 from depthflow.surrogate.training import Trainer, judged
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from depthflow.models.base import Adapter
     from depthflow.models.generic import Blocks
-    from depthflow.surrogate.lessons import Source
-
-NAME = "fit_surrogate"
 
 
 def fit_surrogate(
@@ -156,7 +145,7 @@ def fit_surrogate(
     >>> settings = depthflow.SurrogateSettings(steps=(2, 3), batch_size=16)
     >>> surrogate = depthflow.fit_surrogate(model, images, settings=settings, progress=False)
     >>> surrogate.phases.tolist()
-    [1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 2]
+    [1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2]
     >>> depthflow.record(surrogate, images[:2], progress=False).sizes["depth"]
     13
     """
@@ -166,24 +155,30 @@ def fit_surrogate(
     adapter = adapt(model, blocks)
     if adapter.refusal is not None:
         raise adapter.refusal.error()
-    inputs, held_out = _held_out(inputs, validation, seed)
-    data = _Data(adapter, inputs, held_out, augment, settings, seed, group.share)
+    kept, held_out = split(inputs, validation, seed)
+    samples = Samples(adapter, kept, held_out, augment, settings, seed, group.share)
     with undisturbed(adapter.root, group.device) as home:
         _require_full_precision(adapter)
-        with data.sources(home) as (lessons, _):
-            seen = survey(lessons, settings.batch_size)
+        with samples.sources(home, spaced=True) as (lessons, _):
+            seen, types = survey(lessons, settings.batch_size), list(lessons.token_types)
+        with samples.sources(home) as (lessons, judges):
             owner = partition(seen.similarity, n_phases, phases, contiguous, seed, NAME)
             replay = lessons.replay(settings.batch_size)
-            made = plan(replay, seen.similarity, owner, lessons.token_types, settings)
-            types, count, in_place = lessons.token_types, lessons.count, replay.in_place
+            made = plan(replay, seen.similarity, owner, types, settings)
+            count, in_place = lessons.count, replay.in_place
+            require_alike(judges, types, settings.batch_size)
+            told = {
+                "samples": count,
+                "validation samples": None if judges is None else judges.count,
+                "first sample": fingerprint(first(replay)),
+            }
             del replay  # and the states that it holds
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
+        with seeded(seed):
             surrogate = RecurrentSurrogate(adapter.root, made)
         surrogate.settings = settings
         surrogate.teacher = provenance(adapter) | {
             "weights": fingerprint(adapter.root.state_dict()),
-            "recipe": data.recipe(home),
+            "recipe": samples.recipe(home),
             "samples": count,
             "seed": seed,
         }
@@ -192,58 +187,18 @@ def fit_surrogate(
             same = settings.to_json() | {
                 "phases": list(owner),
                 "teacher": surrogate.teacher["weights"],
-                "samples": count,
+                **told,
                 "augmented": augment is not None,
                 "processes": group.share.of,
                 "seed": seed,
             }
             keep = Checkpoints(Path(checkpoint), same, writes=group.share.rank == 0)
-        with data.sources(home) as (lessons, judges):
+        with samples.sources(home) as (lessons, judges):
             trainer = Trainer(surrogate, lessons, judges, seen, types, settings, group, in_place, keep, progress)
             _require_memory(trainer)
             trainer.run(resume)
             _warn_if_worse_than_identity(trainer)
     return surrogate
-
-
-@dataclass(frozen=True)
-class _Data:
-    """Where a fit's lessons come from."""
-
-    adapter: Adapter
-    inputs: Any
-    held_out: Any
-    augment: Callable[[Any], Any] | None
-    settings: SurrogateSettings
-    seed: int
-    share: Share
-
-    @contextmanager
-    def sources(self, home: torch.device | None) -> Iterator[tuple[Source, Source | None]]:
-        """Give the lessons, and the validation's."""
-        with Replayer(self.adapter, home, NAME, tested=self.settings.init == "teacher") as replayer:
-
-            def source(inputs: Any, augment: Callable[[Any], Any] | None, share: Share) -> Source:
-                common = (self.settings.batch_size, self.seed, share)
-                if isinstance(inputs, xr.DataArray):
-                    return StoredSource(inputs, self.adapter, home, *common)
-                return LiveSource(replayer, inputs, *common, self.settings.workers, augment)
-
-            try:
-                lessons = source(self.inputs, self.augment, self.share)
-                yield lessons, None if self.held_out is None else source(self.held_out, None, Share())
-            except ReplayError as error:
-                raise SurrogateError(
-                    f"{error} Or let new blocks stand in: settings=SurrogateSettings(init='fresh')."
-                ) from error
-
-    def recipe(self, home: torch.device | None) -> dict[str, Any] | None:
-        """Return how the teacher can be built again, where that is known and can be tested on an input."""
-        if isinstance(self.inputs, xr.DataArray):
-            return None
-        feed = Feed(DataLoader(self.inputs) if isinstance(self.inputs, Dataset) else self.inputs, 1)
-        first = next(repeatable(feed, self.seed))
-        return rebuildable(self.adapter, prepared(self.adapter.root, first.part(0, 1), home))
 
 
 def _check(settings: object, n_phases: int, contiguous: object, augment: object, seed: int) -> None:
@@ -255,42 +210,6 @@ def _check(settings: object, n_phases: int, contiguous: object, augment: object,
     if augment is not None and not callable(augment):
         faults.append(f"needs augment as a callable; got {type(augment).__name__}.")
     raise_faults(ParameterError, NAME, faults)
-
-
-def _held_out(inputs: Any, validation: Any, seed: int) -> tuple[Any, Any]:
-    """Return the inputs to learn from and those to be judged by, if any."""
-    if isinstance(validation, bool) or not isinstance(validation, int | float):
-        return inputs, validation
-    if not 0 <= validation < 1:
-        raise ParameterError(
-            f"{NAME} needs validation as a share of the samples, from 0 to below 1, or as inputs; got {validation!r}."
-        )
-    if isinstance(inputs, xr.DataArray):
-        count = inputs.sizes.get("sample", 0)
-    elif isinstance(inputs, Dataset) and isinstance(inputs, Sized):
-        count = len(inputs)
-    else:
-        every = whole(inputs)
-        count = 0 if every is None else every.size
-    held = int(validation * count)
-    if held == 0:
-        return inputs, None
-    order = np.random.default_rng(seed).permutation(count)
-    kept, out = np.sort(order[held:]), np.sort(order[:held])
-    return _taken(inputs, kept), _taken(inputs, out)
-
-
-def _taken(inputs: Any, index: np.ndarray) -> Any:
-    """Return the samples at the positions ``index`` of an array, a dict of arrays or a trajectory."""
-    if isinstance(inputs, xr.DataArray):
-        return inputs.isel(sample=index)
-    if isinstance(inputs, Dataset):
-        return Subset(inputs, index.tolist())
-    every = whole(inputs)
-    if every is None:
-        return inputs
-    call = every.taken(index).call
-    return dict(call.kwargs) or call.args[0]
 
 
 def _require_full_precision(adapter: Adapter) -> None:

@@ -12,28 +12,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from depthflow.errors import SurrogateError, raise_faults
-from depthflow.models.base import Call
-from depthflow.recording.arguments import HERE, Arguments
+from depthflow.errors import SurrogateError
 from depthflow.recording.capture import settle
 from depthflow.recording.inputs import Batch, Feed, whole
-from depthflow.recording.replay import BlockCall, Replay
 from depthflow.recording.tokens import Kept, choose, require_same
-from depthflow.schema import DIMS, MEAN, check, labels, token_types
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
-    import xarray as xr
-
-    from depthflow.models.base import Adapter
+    from depthflow.recording.arguments import Arguments
+    from depthflow.recording.replay import Replay
     from depthflow.recording.replayer import Replayer
-
-STATE_ALONE = Arguments((HERE,), {})
-"""What a block is called with that takes nothing beside the state."""
-
-WINDOW_BYTES = 256 * 2**20
-"""How much of a store is read at once; samples are shuffled among the chunks that are read together."""
 
 
 class Lesson(NamedTuple):
@@ -90,19 +79,28 @@ class Order:
         Of the orders.
     share : Share
         Each process has its own part of each step.
-    grain, window : int
-        Samples that lie together on disk, and grains that are read at once; single samples are shuffled freely.
+    grains : sequence of int, optional
+        Numbers of samples that lie together on disk, in order; by default each lies alone.
+    window : int, optional
+        How many grains are read at once, among which samples are shuffled; all by default.
     """
 
     def __init__(
-        self, count: int, batch_size: int, seed: int, share: Share, grain: int = 1, window: int | None = None
+        self,
+        count: int,
+        batch_size: int,
+        seed: int,
+        share: Share,
+        grains: Sequence[int] | None = None,
+        window: int | None = None,
     ) -> None:
         self.count, self.seed, self.share = count, seed, share
         self.batch_size = min(batch_size, count // share.of)
         if self.batch_size == 0:
             raise SurrogateError(f"{share.of} processes cannot share {count} samples. Give more samples.")
         self.per_epoch = count // (self.batch_size * share.of)
-        self._grain, self._window = grain, window
+        self._starts = np.cumsum(grains)[:-1] if grains is not None else np.arange(1, count)
+        self._window = window
         self._epoch: tuple[int, int] | None = None
         self._order = np.arange(0)
 
@@ -115,7 +113,7 @@ class Order:
         return self._order[start : start + self.batch_size]
 
     def _shuffled(self, rng: np.random.Generator) -> np.ndarray:
-        grains = np.split(np.arange(self.count), np.arange(self._grain, self.count, self._grain))
+        grains = np.split(np.arange(self.count), self._starts)
         rng.shuffle(order := np.arange(len(grains)))
         window = self._window or len(grains)
         parts = [np.concatenate([grains[n] for n in order[at : at + window]]) for at in range(0, len(grains), window)]
@@ -245,93 +243,3 @@ def repeatable(batches: Iterable[Batch], *entropy: int, first: int = 0) -> Itera
         if batch is None:
             return
         yield batch
-
-
-class StoredSource:
-    """States are read from a recorded trajectory; the teacher does not run, so its blocks must take the state alone.
-
-    Parameters
-    ----------
-    traj : xarray.DataArray
-        In memory or from a store.
-    adapter : Adapter
-        Of the teacher.
-    device : torch.device or None
-        Where the surrogate is.
-    batch_size, seed, share
-        As of :class:`Order`.
-    """
-
-    def __init__(
-        self,
-        traj: xr.DataArray,
-        adapter: Adapter,
-        device: torch.device | None,
-        batch_size: int,
-        seed: int,
-        share: Share,
-    ) -> None:
-        _require_whole(traj, len(adapter.named_blocks))
-        self._traj, self._adapter, self._device = traj.transpose(*DIMS), adapter, device
-        self.count = traj.sizes["sample"]
-        self.token_types = token_types(traj)
-        self._kept_in = torch.float16 if traj.dtype == np.float16 else None
-        per_sample = traj.nbytes // self.count
-        grain, window = 1, None
-        if self._traj.chunks is not None:
-            grain = self._traj.chunks[0][0]
-            window = max(1, WINDOW_BYTES // (grain * per_sample))
-        self._order = Order(self.count, batch_size, seed, share, grain, window)
-
-    def at(self, stage: int, step: int) -> Lesson:
-        """Return the lesson of a step."""
-        return self._lesson(self._order.at(stage, step))
-
-    def through(self, batch_size: int, most: int | None = None) -> Iterator[Lesson]:
-        """Give all samples in order, or the first ``most``."""
-        count = self.count if most is None else min(most, self.count)
-        for start in range(0, count, batch_size):
-            yield self._lesson(np.arange(start, min(start + batch_size, count)))
-
-    def replay(self, batch_size: int) -> Replay:
-        """Return the first samples' block calls, tested: the blocks must make of each state the next one.
-
-        Raises
-        ------
-        SurrogateError
-            If they do not: the states are of another model, or its blocks take more than a state.
-        """
-        states, _ = next(self.through(batch_size))
-        calls = [BlockCall(name, block, STATE_ALONE, HERE) for name, block in self._adapter.named_blocks]
-        replay = Replay(self._adapter, Batch(Call(), len(states[0])), self._device, calls, states)
-        for number in range(1, replay.n_blocks + 1):
-            problem = replay.unlike(number, states[number - 1], states[number], self._kept_in)
-            if problem is not None:
-                raise SurrogateError(
-                    f"the states given are not what this model makes: its block {calls[number - 1].name!r} {problem}. "
-                    "They are of another model or of other weights, or its blocks take more than the state, such as "
-                    "rotary positions or a mask; then give the inputs, and the model runs on the fly."
-                )
-        return replay
-
-    def _lesson(self, index: np.ndarray) -> Lesson:
-        order = np.argsort(index)
-        read = np.ascontiguousarray(self._traj.isel(sample=index[order]).values)
-        states = torch.from_numpy(read)[torch.from_numpy(np.argsort(order))].to(self._device)
-        states = states.float() if states.dtype == torch.float16 else states
-        return Lesson(list(states.unbind(1)), [STATE_ALONE] * (states.shape[1] - 1))
-
-
-def _require_whole(traj: xr.DataArray, blocks: int) -> None:
-    """Raise unless a trajectory has every depth and token of a model with so many blocks."""
-    faults = []
-    check(traj, "fit_surrogate")
-    if set(traj.dims) != set(DIMS):
-        raise SurrogateError(f"a fit to recorded states needs the dims {DIMS}; got {tuple(map(str, traj.dims))}.")
-    depth, token = labels(traj, "depth"), labels(traj, "token")
-    if not np.array_equal(depth, np.arange(blocks + 1)):
-        faults.append(f"needs every depth of the model, 0 to {blocks}; got {depth.tolist()}. Record without depths=.")
-    if MEAN in token_types(traj) or not np.array_equal(token, np.arange(len(token))):
-        kinds = ", ".join(dict.fromkeys(token_types(traj)))
-        faults.append(f"needs every token as the blocks see it; got {len(token)} ({kinds}). Record with tokens='all'.")
-    raise_faults(SurrogateError, "a fit to recorded states", faults)

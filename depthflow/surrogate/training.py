@@ -138,7 +138,7 @@ class Trainer:
                 self._require_sound(state, sound)
                 self._note(state, objective, loss, errors, clock, bar)
             if last or state.step % settings.validate_every == 0:
-                self._judge(state, objective, clock)
+                self._judge(state, objective)
             if last or state.step % settings.checkpoint_every == 0:
                 self._keep(state, optimizer, sound)
             bar.update()
@@ -167,11 +167,12 @@ class Trainer:
             state.history.setdefault(name, []).append(value)
         bar.set_postfix({"stage": state.stage, "loss": f"{found[0]:.4g}", "R²": f"{found[1]:.3f}"}, refresh=False)
 
-    def _judge(self, state: Progress, objective: Objective, clock: Clock) -> None:
+    def _judge(self, state: Progress, objective: Objective) -> None:
         """Score on the validation samples, if any, and remember the weights if they are the best so far."""
         if self.validation is None:
             return
-        loss, r2 = judged(objective, objective.errors, self.validation.through(self.settings.batch_size))
+        found = judged(objective, objective.errors, self.validation.through(self.settings.batch_size))
+        loss, r2 = self.processes.mean(torch.tensor(found, dtype=torch.float64, device=self.device)).tolist()
         numbers = {"step": self._before(state.stage) + state.step, "loss": loss, "r2": r2}
         for name, value in numbers.items():
             state.history.setdefault(f"validation_{name}", []).append(value)

@@ -76,7 +76,7 @@ def timeless(history: dict[str, list[float]]) -> dict[str, list[float]]:
 
 def test_a_fit_brings_the_states_nearer(model, images):
     """R² from the recorder's states, which the fit does not share, before and after."""
-    settings = short(steps=(40, 80), depth_scale=True, validate_every=20)
+    settings = short(steps=(15, 40))
     teacher = depthflow.record(model, images, progress=False).values[:, 1:]
     error = []
     for steps in ((1, 0), settings.steps):
@@ -369,6 +369,17 @@ def test_validation_inputs_of_their_own(model, images):
         np.testing.assert_allclose(made.history["validation_r2"], wanted.history["validation_r2"], **TRAINED)
 
 
+@pytest.mark.parametrize("tokens", [1, 5])
+def test_a_validation_of_other_tokens_is_refused(tokens):
+    torch.manual_seed(0)
+    model = Chain(*(nn.TransformerEncoderLayer(WIDTH, 2, 8, batch_first=True) for _ in range(3)))
+    x = torch.randn(9, 7, WIDTH)
+    with pytest.raises(
+        SurrogateError, match=rf"states have the 7 tokens of the training's, .*; got {tokens}\. Give both"
+    ):
+        fit(model, x, validation=x[:4, :tokens])
+
+
 # resuming
 
 
@@ -458,7 +469,7 @@ def test_a_fit_begins_anew_where_that_is_asked_for(model, images, tmp_path):
         ({"settings": short(steps=(5, 7))}, r"steps was \[5, 6\] and is \[5, 7\]"),
         ({"phases": [1, 2, 2, 2]}, r"phases was \[1, 1, 2, 2\] and is \[1, 2, 2, 2\]"),
         ({"seed": 1}, "seed was 0 and is 1"),
-        ({"validation": 0.3}, "samples was 12 and is 10"),
+        ({"validation": 0.25}, "samples was 12 and is 10; validation samples was 1 and is 3"),
         ({"augment": lambda x: x}, "augmented was False and is True"),
     ],
 )
@@ -476,6 +487,20 @@ def test_a_checkpoint_of_other_weights_is_refused(model, images, tmp_path):
         other.head.bias[0] += 1e-6
     with pytest.raises(SurrogateError, match=r"of other settings: teacher was '\w{32}' and is '\w{32}'\. Use these"):
         fit(other, images, phases=PHASES, checkpoint=tmp_path)
+
+
+def test_a_checkpoint_of_other_inputs_is_refused(model, images, tmp_path):
+    traj = depthflow.record(model, images, progress=False)
+    fit(model, images, phases=PHASES, checkpoint=tmp_path / "images")
+    fit(model, traj, phases=PHASES, checkpoint=tmp_path / "states")
+    with pytest.raises(
+        SurrogateError, match=r"of other settings: first sample was '\w{32}' and is '\w{32}'\. Use these"
+    ):
+        fit(model, images + 1, phases=PHASES, checkpoint=tmp_path / "images")
+    with pytest.raises(
+        SurrogateError, match=r"of other settings: first sample was '\w{32}' and is '\w{32}'\. Use these"
+    ):
+        fit(model, traj.isel(sample=slice(None, None, -1)), phases=PHASES, checkpoint=tmp_path / "states")
 
 
 def test_a_truncated_checkpoint_is_a_clear_error(model, images, tmp_path):
@@ -623,6 +648,17 @@ def test_a_surrogate_can_be_copied_and_cast(model, images):
     assert {step.depth.dtype for step in twin.steps} == {torch.float64}
     assert not {id(p) for p in twin.parameters()} & {id(p) for p in made.parameters()}
     assert [id(step.block) for step in twin.steps] == [id(twin.blocks[phase - 1]) for phase in twin.phases]
+
+
+def test_each_step_is_told_the_depth_that_it_leads_to(model, images):
+    made = fit(model, images, phases=PHASES)
+    assert [step.depth.tolist() for step in made.steps] == [[0.25], [0.5], [0.75], [1.0]]
+    state = torch.randn(2, 10, WIDTH, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        for depth, step in enumerate(made.steps, start=1):
+            wanted = made.blocks[PHASES[depth - 1] - 1](torch.tensor([depth / BLOCKS]), (state,), {})
+            assert torch.equal(step(state), wanted)
+        assert not torch.equal(made.steps[0](state), made.steps[1](state))
 
 
 def test_the_same_seed_gives_the_same_surrogate_and_another_does_not(model, images):

@@ -18,7 +18,9 @@ from depthflow.models.detect import adapt
 from depthflow.recording.mode import undisturbed
 from depthflow.recording.replayer import Replayer
 from depthflow.surrogate import lessons
-from depthflow.surrogate.lessons import LiveSource, Order, Share, StoredSource, repeatable, seeded
+from depthflow.surrogate import stored as storing
+from depthflow.surrogate.lessons import LiveSource, Order, Share, repeatable, seeded
+from depthflow.surrogate.stored import StoredSource
 from tests.stacks import Chain, vit
 from tests.threads import one_thread  # noqa: F401
 from tests.tolerances import FLOAT32
@@ -76,11 +78,16 @@ def who(lesson: lessons.Lesson, states: np.ndarray) -> list[int]:
 # order
 
 
+def grains(count: int, size: int) -> list[int]:
+    """Return the sizes of grains of ``size`` samples, the last one what is left."""
+    return [min(size, count - start) for start in range(0, count, size)]
+
+
 @pytest.mark.parametrize("of", [1, 2, 3])
 @pytest.mark.parametrize(("grain", "window"), [(1, None), (3, 2), (4, 1)])
 def test_every_sample_comes_once_an_epoch_and_to_one_process(of, grain, window):
     count, size = 37, 4
-    orders = [Order(count, size, SEED, Share(rank, of), grain, window) for rank in range(of)]
+    orders = [Order(count, size, SEED, Share(rank, of), grains(count, grain), window) for rank in range(of)]
     steps = count // (size * of)
     seen = []
     for epoch in range(3):
@@ -113,7 +120,9 @@ def test_the_order_is_the_stage_s_and_the_seed_s_and_no_history_s():
 
 def test_a_window_holds_whole_grains_and_is_shuffled_within():
     grain, window, count = 4, 3, 40
-    order = np.concatenate([Order(count, 4, SEED, Share(), grain, window).at(1, step) for step in range(10)])
+    order = np.concatenate(
+        [Order(count, 4, SEED, Share(), grains(count, grain), window).at(1, step) for step in range(10)]
+    )
     for start in range(0, count, grain * window):
         part = np.sort(order[start : start + grain * window])
         assert np.all(np.bincount(part // grain, minlength=10)[np.unique(part // grain)] == grain)
@@ -319,7 +328,7 @@ def test_stored_lessons_are_the_samples_of_the_order_with_nothing_beside(model, 
 
 
 def test_a_store_in_chunks_is_read_by_windows(model, traj, states, tmp_path, monkeypatch):
-    monkeypatch.setattr(lessons, "WINDOW_BYTES", 2 * 2 * traj.nbytes // SAMPLES)  # two chunks of two samples
+    monkeypatch.setattr(storing, "WINDOW_BYTES", 2 * 2 * traj.nbytes // SAMPLES)  # two chunks of two samples
     monkeypatch.setattr("depthflow.store.CHUNK_BYTES", 2 * traj.nbytes // SAMPLES)
     depthflow.save_trajectory(traj, tmp_path / "states.zarr")
     source = stored(model, depthflow.open_trajectory(tmp_path / "states.zarr"))

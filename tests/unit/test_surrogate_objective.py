@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from depthflow.errors import ParameterError
-from depthflow.surrogate.lessons import STATE_ALONE, Lesson
+from depthflow.surrogate.lessons import Lesson
 from depthflow.surrogate.objective import Objective, target
 from depthflow.surrogate.recurrent import Plan, RecurrentSurrogate
+from depthflow.surrogate.stored import STATE_ALONE
 from depthflow.surrogate.survey import Survey
 from depthflow.surrogate.training import forcing_at, judged, rate_at
 from tests.stacks import Chain, vit

@@ -295,5 +295,5 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path):
 
 
 def test_an_argument_that_is_not_known_is_refused(folder):
-    with pytest.raises(ParameterError, match=r"from_pretrained knows teacher= and revision, .*; got 'techer'"):
-        RecurrentSurrogate.from_pretrained(folder, techer=vit())
+    with pytest.raises(ParameterError, match=r"from_pretrained knows teacher= and revision, .*; got 'model'"):
+        RecurrentSurrogate.from_pretrained(folder, model=vit())
