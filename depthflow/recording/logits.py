@@ -60,13 +60,13 @@ class Classifier:
             self._found = self._classifies(replay, labels)
         if not self._found:
             return None
-        logits = self._logits(replay.output, replay.batch.size)
+        logits = self.logits(replay.output, replay.batch.size)
         self._require_classes(labels, logits.shape[1])
         return torch.as_tensor(labels.astype(np.int64), device=logits.device)
 
     def right(self, output: Any, targets: Tensor, where: str) -> np.ndarray:
         """Return which samples the model's ``output`` classifies as their ``targets``; ``where`` it is from."""
-        logits = self._logits(output, len(targets))
+        logits = self.logits(output, len(targets))
         if torch.isnan(logits).any():
             raise RecordError(
                 f"{self._what} found logits that are NaN, {where}. In half precision large states overflow: give it "
@@ -85,14 +85,14 @@ class Classifier:
                     f"dtype {labels.dtype}. Map the names to numbers in the order of the model's classes."
                 )
             return False
-        fault = self._fault(replay)
+        fault = self.fault(replay)
         if fault is not None and demanded:
             raise ParameterError(f"{self._what} got labels without a head: {fault} {REMEDY}")
         if fault is None and self._given is not None:
-            self._require_classes(self._given, self._logits(replay.output, replay.batch.size).shape[1])
+            self._require_classes(self._given, self.logits(replay.output, replay.batch.size).shape[1])
         return fault is None
 
-    def _fault(self, replay: Replay) -> str | None:
+    def fault(self, replay: Replay) -> str | None:
         """Return why the model's output gives no logits, if it gives none."""
         logits, size = self._read(replay.output), replay.batch.size
         kind = type(replay.adapter.root).__name__
@@ -117,7 +117,8 @@ class Classifier:
             return self._head(output)
         return output if isinstance(output, Tensor) else getattr(output, "logits", None)
 
-    def _logits(self, output: Any, size: int) -> Tensor:
+    def logits(self, output: Any, size: int) -> Tensor:
+        """Return the logits (sample, class) in what the model returned for ``size`` samples, or raise."""
         logits = self._read(output)
         if not isinstance(logits, Tensor) or not _is_logits(logits, size):
             raise RecordError(f"{self._what} got {_shape(logits)} in place of logits ({size}, class) in a later call.")

@@ -36,7 +36,7 @@ class Reader(Classifier):
             If it does not, although a head was given.
         """
         try:
-            fault = self._fault(replay)
+            fault = self.fault(replay)
         except RecordError:
             if self._head is not None:
                 raise
@@ -47,7 +47,7 @@ class Reader(Classifier):
 
     def classes(self, output: Any, size: int) -> Tensor:
         """Return the class of each sample."""
-        logits = self._logits(output, size)
+        logits = self.logits(output, size)
         return torch.where(torch.isnan(logits).any(dim=1), NO_CLASS, logits.argmax(dim=1))
 
 
