@@ -90,7 +90,10 @@ class StoredSource:
         calls = [BlockCall(name, block, STATE_ALONE, HERE) for name, block in self._adapter.named_blocks]
         replay = Replay(self._adapter, Batch(Call(), len(states[0])), self._device, calls, states)
         for number in range(1, replay.n_blocks + 1):
-            problem = replay.unlike(number, states[number - 1], states[number], self._kept_in)
+            try:
+                problem = replay.unlike(number, states[number - 1], states[number], self._kept_in)
+            except (TypeError, ValueError, AttributeError) as error:  # a block misses what else it is given
+                problem = f"fails ({str(error).splitlines()[0]})"
             if problem is not None:
                 raise SurrogateError(
                     f"the states given are not what this model makes: its block {calls[number - 1].name!r} {problem}. "

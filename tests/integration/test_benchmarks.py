@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 
 import pytest
 
@@ -14,7 +15,7 @@ from benchmarks._harness import Row
 @pytest.mark.parametrize("area", runner.AREAS)
 def test_both_sides_agree(area):
     rows = list(importlib.import_module(f"benchmarks.{area}").rows(smoke=True))
-    assert rows or area == "demo"
+    assert rows or area == "demo" or (area == "surrogate" and "DEPTHFLOW_RAPTOR" not in os.environ)
     for row in rows:
         assert row.ratio == row.ratio, row
         assert runner.shown(row).count("|") == 8

@@ -69,6 +69,8 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path):
             np.testing.assert_allclose(history[name], wanted.history[name], **TRAINED)
             assert history[name] == other[name]
         for name, weight in wanted.named_parameters():
-            size = weight.detach().abs().max()
-            np.testing.assert_allclose(first[name] / size, weight.detach() / size, rtol=0, atol=1e-3)
+            size, felt = weight.detach().abs().max(), torch.ones(len(weight), dtype=torch.bool)
+            if name.endswith("qkv.bias"):  # a bias of the keys changes no attention: AdamW steps by its rounding's sign
+                felt[len(weight) // 3 : 2 * len(weight) // 3] = False
+            np.testing.assert_allclose(first[name][felt] / size, weight.detach()[felt] / size, rtol=0, atol=1e-3)
         assert [path.name for path in (tmp_path / kind).iterdir()] == ["checkpoint.safetensors"]
