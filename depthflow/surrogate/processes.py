@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from depthflow.errors import SurrogateError
 from depthflow.surrogate.lessons import Share
 
 
@@ -31,7 +32,7 @@ class Processes:
         """Return a module whose gradients are averaged over all processes."""
         if self.share.of == 1:
             return module
-        return DistributedDataParallel(module, broadcast_buffers=False)
+        return DistributedDataParallel(module)
 
     def mean(self, values: Tensor) -> Tensor:
         """Return the mean over all processes."""
@@ -49,5 +50,11 @@ def processes(device: torch.device | str | None) -> Processes:
         return Processes(Share(), device)
     from accelerate import PartialState
 
-    state = PartialState(cpu=device is not None and torch.device(device).type == "cpu")
+    wanted = torch.device(device).type if device is not None else None
+    state = PartialState(cpu=wanted == "cpu" or not torch.cuda.is_available())
+    if state.num_processes != int(os.environ["WORLD_SIZE"]):
+        raise SurrogateError(
+            f"{os.environ['WORLD_SIZE']} processes were started, but {state.num_processes} came together. Start them "
+            "with torchrun or accelerate launch, on devices of one kind."
+        )
     return Processes(Share(state.process_index, state.num_processes), state.device)

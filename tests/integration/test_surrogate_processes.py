@@ -46,7 +46,7 @@ def fit(init: str, batch_size: int, checkpoint: str | None) -> depthflow.Recurre
         init=init, steps=(11, 10), batch_size=batch_size, validate_every=5, learning_rate=1e-3, matrix_rate=1e-3
     )
     return depthflow.fit_surrogate(
-        vit(), images, phases=[1, 1, 2, 2], settings=settings, checkpoint=checkpoint, progress=False, device="cpu"
+        vit(), images, phases=[1, 1, 2, 2], settings=settings, checkpoint=checkpoint, progress=False
     )
 
 
