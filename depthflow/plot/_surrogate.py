@@ -12,7 +12,7 @@ from depthflow.plot._baselines import draw_baselines
 from depthflow.plot._curves import draw_curves
 from depthflow.plot._layout import legend, positions
 from depthflow.plot._need import need
-from depthflow.plot._style import GREY, INK, PALE, canvas
+from depthflow.plot._style import INK, PALE, canvas
 from depthflow.schema import PAD
 
 if TYPE_CHECKING:
@@ -145,7 +145,9 @@ def _draw_phases(ax: Axes, depth: np.ndarray, phase: np.ndarray) -> None:
             ha="center",
             va="bottom",
             fontsize="small",
-            color=GREY,
+            color=INK,
+            bbox={"boxstyle": "square,pad=0.15", "facecolor": PALE if order % 2 else "white", "linewidth": 0},
+            zorder=4,
         )
     ax.set_xlim(depth[0] - 0.5, depth[-1] + 0.5)
 
@@ -159,7 +161,7 @@ def _title(ds: xr.Dataset) -> str:
         share, whole = (ds[f"{name}_{kind}accuracy"].item() for name in ("surrogate", "teacher"))
         interval = ""
         if f"{kind}recovery_low" in ds:
-            interval = f" [{ds['recovery_low'].item():.2f}, {ds['recovery_high'].item():.2f}]"
+            interval = f" [{ds['recovery_low'].item():.3f}, {ds['recovery_high'].item():.3f}]"
         of_probe = "probe " if kind else ""
-        lines.append(f"{of_probe}recovery {ds[f'{kind}recovery'].item():.2f}{interval} ({share:.3f} of {whole:.3f})")
+        lines.append(f"{of_probe}recovery {ds[f'{kind}recovery'].item():.3f}{interval} ({share:.3f} of {whole:.3f})")
     return "\n".join(lines)

@@ -87,10 +87,10 @@ def test_the_title_tells_epsilon_and_recovery() -> None:
     ds = scores_result()
     said = plot.surrogate(ds).get_title()
     assert said.startswith(f"ε = {ds.epsilon.item():.3g} at depth {ds.epsilon_depth.item()}\n")
-    assert said.endswith("recovery 0.95 [0.93, 0.97] (0.943 of 0.992)")
+    assert said.endswith("recovery 0.951 [0.930, 0.970] (0.943 of 0.992)")
     probes = ds.drop_vars([name for name in ds.data_vars if "recovery" in str(name)])
     probes = probes.assign(probe_recovery=0.5, teacher_probe_accuracy=0.8, surrogate_probe_accuracy=0.4)
-    assert plot.surrogate(probes).get_title().endswith("\nprobe recovery 0.50 (0.400 of 0.800)")
+    assert plot.surrogate(probes).get_title().endswith("\nprobe recovery 0.500 (0.400 of 0.800)")
     assert "\n" not in plot.surrogate(probes.drop_vars("probe_recovery")).get_title()
 
 
