@@ -11,7 +11,6 @@ import json
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack, contextmanager
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from depthflow.errors import ModelError
 from depthflow.models.base import json_safe
+from depthflow.models.fingerprint import fingerprint
 from depthflow.models.vit import VisionTransformer, ViTSettings
 
 if TYPE_CHECKING:
@@ -279,11 +279,9 @@ def _trace(model: nn.Module, call: Call, home: torch.device) -> list[Any]:
 
 
 def _digest(output: Any) -> Any:
-    """Return the dtype, shape and a hash of the bytes of every tensor in ``output``; taken now, as it may be reused."""
+    """Return a hash of every tensor in ``output``; taken now, as it may be reused."""
     if isinstance(output, Tensor):
-        values = output.detach().cpu().contiguous()
-        data = values.reshape(-1).view(torch.uint8).numpy().data
-        return str(output.dtype), tuple(output.shape), blake2b(data, digest_size=16).hexdigest()
+        return fingerprint({"": output})
     if isinstance(output, dict):
         return {str(name): _digest(value) for name, value in output.items()}
     if isinstance(output, list | tuple):

@@ -14,7 +14,7 @@ import zarr
 from torch import Tensor
 
 from depthflow.errors import StoreError
-from depthflow.recording.fingerprint import fingerprint
+from depthflow.models.fingerprint import fingerprint
 from depthflow.schema import DIMS, STATE
 from depthflow.store import CHUNK_BYTES, COMPLETE, DONE, open_trajectory
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from depthflow.errors import ParameterError
 from depthflow.measures._linear_maps import Inputs
-from depthflow.recording.fingerprint import fingerprint
+from depthflow.models.fingerprint import fingerprint
 from depthflow.recording.replayer import Replayer, ReplayError
 from depthflow.schema import PAD
 from depthflow.surrogate.nearness import exact

@@ -12,8 +12,8 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from depthflow.errors import ParameterError, SurrogateError, raise_faults, whole_number_fault
 from depthflow.models.detect import adapt
+from depthflow.models.fingerprint import fingerprint
 from depthflow.recording.assemble import provenance
-from depthflow.recording.fingerprint import fingerprint
 from depthflow.recording.memory import require
 from depthflow.recording.mode import undisturbed
 from depthflow.recording.session import FULL_PRECISION

@@ -20,7 +20,7 @@ from depthflow import schema
 from depthflow.errors import ParameterError, RecordError, SurrogateError
 from depthflow.models.base import TokenLayout
 from depthflow.models.detect import adapt
-from depthflow.recording.fingerprint import fingerprint
+from depthflow.models.fingerprint import fingerprint
 from depthflow.surrogate.answers import recovery_interval
 from depthflow.surrogate.baselines import RIDGE
 from depthflow.surrogate.probe import features
