@@ -18,7 +18,7 @@ from depthflow.recording.hooks import Tape
 from depthflow.recording.inputs import Batch, Feed
 from depthflow.recording.mode import call, undisturbed
 from depthflow.recording.sinks import MemorySink
-from depthflow.recording.stream import StoreSink, settings
+from depthflow.recording.storing import StoreSink, settings
 from depthflow.recording.tokens import require_types
 from depthflow.store import open_trajectory
 

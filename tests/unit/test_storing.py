@@ -15,7 +15,7 @@ from torch import Tensor
 import depthflow
 from depthflow.errors import StoreError
 from depthflow.models.vit import VisionTransformer, ViTSettings
-from depthflow.recording import stream
+from depthflow.recording import storing
 from tests.threads import one_thread  # noqa: F401
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def images() -> Tensor:
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch) -> None:
-    monkeypatch.setattr(stream, "CHUNK_BYTES", ROWS * (BLOCKS + 1) * TOKENS * WIDTH * 4)
+    monkeypatch.setattr(storing, "CHUNK_BYTES", ROWS * (BLOCKS + 1) * TOKENS * WIDTH * 4)
 
 
 def record(inputs: Any, **kwargs: Any) -> xr.DataArray:
