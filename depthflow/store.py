@@ -4,17 +4,43 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import xarray as xr
 
 from depthflow.errors import StoreError
 from depthflow.schema import SCHEMA_VERSION, STATE, check
 
-CHUNK_BYTES = 64 * 2**20
+CHUNK_BYTES = 32 * 2**20
+"""Size of a chunk of states, one file, to aim at: large enough for a disk, small beside the memory of any machine."""
+CHUNKS_EACH = 4
+"""Chunks that each of several processes is to have at least, so that they end at about the same time."""
 DONE = "done"
 """Variable of a recorded store: whether a sample's states are written."""
+SETTINGS = "settings"
+"""Attribute of a recorded store: what it was recorded with."""
 COMPLETE = "complete"
 """Attribute of a recorded store: whether its recording came to its end."""
+
+
+def chunk_samples(per_sample: int, count: int | None, batch: int = 1, processes: int = 1) -> int:
+    """Return how many samples a chunk holds: whole batches, or an equal part of one.
+
+    Parameters
+    ----------
+    per_sample : int
+        Bytes of a sample's states.
+    count : int or None
+        Samples in all, where that is known.
+    batch : int
+        Samples that come at a time.
+    processes : int
+        How many processes write; each is to have several chunks.
+    """
+    most = max(1, CHUNK_BYTES // max(1, per_sample))
+    if most < batch:
+        return max(part for part in range(1, most + 1) if batch % part == 0)
+    if count is not None:
+        most = min(most, count if processes == 1 else count // (CHUNKS_EACH * processes))
+    return max(1, min(batch, count or batch), most - most % batch)
 
 
 def save_trajectory(traj: xr.DataArray, path: str | Path) -> None:
@@ -38,8 +64,7 @@ def save_trajectory(traj: xr.DataArray, path: str | Path) -> None:
     check(traj, "save_trajectory")
     dataset = traj.drop_encoding().to_dataset(name=STATE)
     if "sample" in traj.dims:
-        per_sample = max(1, traj.nbytes // traj.sizes["sample"])
-        rows = int(np.clip(CHUNK_BYTES // per_sample, 1, traj.sizes["sample"]))
+        rows = chunk_samples(traj.nbytes // max(1, traj.sizes["sample"]), traj.sizes["sample"])
         chunks = tuple(rows if dim == "sample" else size for dim, size in traj.sizes.items())
         dataset[STATE].encoding["chunks"] = chunks
         if traj.chunks is not None:
@@ -61,23 +86,36 @@ def open_trajectory(path: str | Path) -> xr.DataArray:
         If there is no store, it holds no trajectory, its recording was not finished (says how many samples are
         missing), or a newer depthflow wrote it.
     """
-    path = Path(path)
-    if not (path / "zarr.json").is_file():
-        raise StoreError(
-            f"{path} is not a zarr v3 store: it has no zarr.json. Give the folder that record or save made."
-        )
-    dataset = xr.open_zarr(path, consolidated=False)
-    if STATE not in dataset:
-        raise StoreError(
-            f"{path} holds {sorted(map(str, dataset.data_vars))}, not the variable {STATE!r} of a trajectory."
-        )
+    dataset = _opened(path)
     if not dataset.attrs.get(COMPLETE, True):
-        written, announced = int(dataset[DONE].sum()), dataset.sizes["sample"]
-        missing = f"{announced - written} of {announced}" if announced > written else f"all after the first {written}"
+        written, announced = int(dataset[DONE].sum()), dataset.attrs[SETTINGS]["samples"]
+        missing = f"all after the first {written}" if announced is None else f"{announced - written} of {announced}"
         raise StoreError(
             f"{path} is an unfinished recording: {missing} samples are missing. Finish it by calling record again with "
             "the same model, inputs and store."
         )
+    return _states(dataset, path)
+
+
+def open_part(path: str | Path, start: int, stop: int) -> xr.DataArray:
+    """Open the samples from ``start`` to before ``stop`` of a store of which others may be missing."""
+    return _states(_opened(path).isel(sample=slice(start, stop)), path)
+
+
+def _opened(path: str | Path) -> xr.Dataset:
+    if not (Path(path) / "zarr.json").is_file():
+        raise StoreError(
+            f"{path} is not a zarr v3 store: it has no zarr.json. Give the folder that record or save made."
+        )
+    dataset: xr.Dataset = xr.open_zarr(path, consolidated=False)
+    if STATE not in dataset:
+        raise StoreError(
+            f"{path} holds {sorted(map(str, dataset.data_vars))}, not the variable {STATE!r} of a trajectory."
+        )
+    return dataset
+
+
+def _states(dataset: xr.Dataset, path: str | Path) -> xr.DataArray:
     traj = dataset[STATE]
     version = traj.attrs.get("schema_version")
     if not isinstance(version, int) or version > SCHEMA_VERSION:

@@ -13,14 +13,14 @@ from depthflow.schema import SCHEMA_VERSION, STATE, VARIABLES
 from depthflow.trajectories import STRING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from depthflow.models.base import Adapter
     from depthflow.recording.tokens import Kept
 
 
-def coords(kept: Kept, depths: Sequence[int], samples: int, labels: np.ndarray | None) -> dict[str, Any]:
-    """Return the coords of a recording of ``samples`` samples."""
+def coords(kept: Kept, depths: Sequence[int], samples: int, columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Return the coords of a recording of ``samples`` samples, of which ``columns`` hold one value a sample."""
     found: dict[str, Any] = {
         "sample": np.arange(samples),
         "depth": np.asarray(depths, dtype=np.int64),
@@ -30,9 +30,7 @@ def coords(kept: Kept, depths: Sequence[int], samples: int, labels: np.ndarray |
     places = kept.places()
     if places is not None:
         found |= {"row": ("token", np.array(places[0])), "col": ("token", np.array(places[1]))}
-    if labels is not None:
-        found["label"] = ("sample", labels)
-    return found
+    return found | {name: ("sample", values) for name, values in columns.items()}
 
 
 def attributes(adapter: Adapter, modules: Sequence[str], dtype: str) -> dict[str, Any]:

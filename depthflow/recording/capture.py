@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ class Capture:
     """Keeps the chosen tokens and depths of each batch in ``sink``, as ``dtype``."""
 
     def __init__(
-        self, adapter: Adapter, sink: Sink, tokens: Tokens, depths: Sequence[int] | None, dtype: torch.dtype
+        self, adapter: Adapter, sink: Sink[Any], tokens: Tokens, depths: Sequence[int] | None, dtype: torch.dtype
     ) -> None:
         self.adapter, self.sink, self.tokens, self.dtype = adapter, sink, tokens, dtype
         self._kept: Kept | None = None
@@ -111,7 +111,7 @@ class Capture:
         elif shape != self._shape:
             raise RecordError(f"a batch has states of {shape[2]} features; the first had {self._shape[2]}.")
         self._kept = kept
-        self._room = self.sink.room(self._samples)
+        self._room = self.sink.room(self.position, self._samples)
 
     def _landing(self) -> Tensor:
         """Return pinned memory (depth, sample, token, feature) to which copies need not be waited for."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,13 +13,13 @@ from depthflow.errors import ParameterError, is_whole_number, raise_faults, whol
 from depthflow.models.detect import adapt
 from depthflow.recording.assemble import attributes, coords
 from depthflow.recording.capture import Capture
+from depthflow.recording.feed import Feed
 from depthflow.recording.hooks import Tape
-from depthflow.recording.inputs import Batch, Feed
 from depthflow.recording.mode import call, undisturbed
+from depthflow.recording.share import share
 from depthflow.recording.sinks import MemorySink
 from depthflow.recording.storing import StoreSink, settings
 from depthflow.recording.tokens import require_types
-from depthflow.store import open_trajectory
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,8 +28,10 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
     from torch import nn
 
+    from depthflow.models.base import Adapter
     from depthflow.models.generic import Blocks
-    from depthflow.recording.sinks import Sink
+    from depthflow.recording.inputs import Batch
+    from depthflow.recording.sinks import Columns, Result, Sink
     from depthflow.trajectories import Tokens
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "float64": torch.float64}
@@ -41,6 +42,7 @@ def record(
     inputs: Any,
     *,
     labels: ArrayLike | None = None,
+    sample_ids: ArrayLike | None = None,
     tokens: Tokens = "all",
     depths: Sequence[int] | None = None,
     batch_size: int = 32,
@@ -69,6 +71,8 @@ def record(
         is not passed to the model. Floating-point inputs are cast to the model's precision.
     labels : array-like, optional
         One class a sample, instead of those that come with the inputs.
+    sample_ids : array-like of str or int, optional
+        One name a sample, all different, such as the images' file names; kept as the coord ``sample_id``.
     tokens : str, sequence of str, int, or sequence of int
         ``"all"``; a token type or types; ``"cls+mean"`` for two tokens, the class token and the mean of the patches
         (type ``"mean"``); or positions along ``token``.
@@ -84,10 +88,13 @@ def record(
         The blocks, whatever the model is: modules of it, or the dotted name of a list of them. States are kept in the
         order of the calls, so a block that is applied several times counts each time.
     store : str or Path, optional
-        Write to this zarr store, chunk by chunk, instead of into memory, and return it opened.
+        Write to this zarr store, chunk by chunk while the model runs on, instead of into memory, and return it opened.
+        Where torchrun started several processes, each records a part of the samples into the one store and returns its
+        part; :func:`open_trajectory` gives the whole once all are through.
     resume : bool
         Continue an unfinished store of the same model, settings and inputs (default); ``False`` refuses a path that
-        exists. The inputs must come in the same order again.
+        exists. The inputs must come in the same order again. What has been written is not computed again, and of a
+        tensor, array, dict or DataLoader in order not read again.
     progress : bool
         Show a progress bar.
 
@@ -109,12 +116,15 @@ def record(
         If the model fails on the inputs, a block does not run as expected, a state is not finite or exceeds float16,
         or memory would run out.
     StoreError
-        If the store is of another model, settings or inputs, or exists and ``resume=False``.
+        If the store is of another model, settings or inputs (says what differs), or exists and ``resume=False``; if the
+        disk is full or another error stops the writing: what was written before stays, and is continued from.
 
     Notes
     -----
     Beside the result, memory holds one batch of states at most; what a recording in memory needs is checked against
-    what is free before it is allocated. The time is the model's forward pass and one copy of what is kept.
+    what is free before it is allocated. The time is the model's forward pass and one copy of what is kept. With
+    ``store``, memory holds two batches, of which one is written while the next is computed, or two chunks of about
+    32 MB where these are larger; the process may be killed at any moment and loses the chunks in hand.
     A state that another hook replaces is recorded as the model passes it on.
 
     Examples
@@ -127,45 +137,81 @@ def record(
     >>> traj.token_type.values[:2].tolist(), int(traj.row[1]), int(traj.col[1])
     (['cls', 'patch'], 0, 0)
     """
-    chosen_depths = _check_options(depths, batch_size, dtype)
+    chosen_depths = check_options("record", depths, batch_size, dtype)
+    adapter = recordable(model, blocks, tokens)
+    feed = Feed(inputs, batch_size, labels, sample_ids)
+    sink: Sink[xr.DataArray] = MemorySink(feed.count)
+    if store is not None:
+        found = settings(adapter, feed, tokens=tokens, depths=chosen_depths, dtype=dtype)
+        sink = StoreSink(store, feed, found, resume=resume, share=share())
+    return run(
+        adapter,
+        feed,
+        sink,
+        "record",
+        tokens=tokens,
+        depths=chosen_depths,
+        dtype=dtype,
+        device=device,
+        progress=progress,
+    )
+
+
+def recordable(model: nn.Module, blocks: Blocks, tokens: Tokens) -> Adapter:
+    """Return the adapter of a model that can be recorded and has the ``tokens``.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If the model cannot be recorded.
+    ParameterError
+        If it never has tokens of these types.
+    """
     adapter = adapt(model, blocks)
     if adapter.refusal is not None:
         raise adapter.refusal.error()
     require_types(tokens, adapter.layout())
-    feed = Feed(inputs, batch_size, labels)
-    batches = iter(feed)
-    first = next(batches)
-    sink: Sink
-    if store is None:
-        sink = MemorySink(feed.count)
-    else:
-        found = settings(adapter, first, feed, tokens=tokens, depths=chosen_depths, dtype=dtype)
-        sink = StoreSink(store, feed.count, found, resume=resume)
-        if sink.finished:
-            return open_trajectory(store)
-    capture = Capture(adapter, sink, tokens, chosen_depths, DTYPES[dtype])
+    return adapter
 
+
+def run(
+    adapter: Adapter,
+    feed: Feed,
+    sink: Sink[Result],
+    what: str,
+    *,
+    tokens: Tokens,
+    depths: Sequence[int] | None,
+    dtype: str,
+    device: str | torch.device | None,
+    progress: bool,
+) -> Result:
+    """Run the model on every batch that the sink wants, hand it the states, and return what it makes of them."""
+    capture = Capture(adapter, sink, tokens, depths, DTYPES[dtype])
     with (
         undisturbed(adapter.root, device) as home,
         Tape(adapter) as tape,
-        tqdm(total=feed.count, desc="record", unit="sample", disable=not progress) as bar,
+        sink,
+        tqdm(total=feed.count, desc=what, unit="sample", disable=not progress) as bar,
     ):
 
-        def describe(samples: int, known: np.ndarray | None) -> tuple[dict[str, Any], dict[str, Any]]:
-            return coords(capture.kept, capture.depths, samples, known), attributes(adapter, tape.modules, dtype)
+        def describe(samples: int, columns: Columns) -> tuple[dict[str, Any], dict[str, Any]]:
+            return coords(capture.kept, capture.depths, samples, columns), attributes(adapter, tape.modules, dtype)
 
-        for batch in chain([first], batches):
-            there = max(0, sink.done - capture.position)
-            if there < batch.size:
-                known = feed.labels_of(batch, capture.position)
-                states = _states(tape, capture, batch, home)
-                if there:
-                    states, known = states[there:].clone(), None if known is None else known[there:]
-                sink.commit(states, known, describe)
-            capture.position += batch.size
-            bar.update(batch.size)
-    feed.check_labels(capture.position)
-    return sink.finish(describe)
+        def take(start: int, batch: Batch) -> None:
+            capture.position = start
+            columns = feed.columns(batch, start)
+            sink.commit(start, _states(tape, capture, batch, home), columns, describe)
+            bar.update(start + batch.size - bar.n)
+
+        first = feed.first()
+        if sink.wants(0, first.size):
+            take(0, first)
+        for start, batch in feed.rest(sink.wants):
+            take(start, batch)
+        feed.check_counts(feed.passed)
+        bar.update(feed.passed - bar.n)
+        return sink.finish(describe)
 
 
 def _states(tape: Tape, capture: Capture, batch: Batch, home: torch.device | None) -> torch.Tensor:
@@ -185,7 +231,8 @@ def _states(tape: Tape, capture: Capture, batch: Batch, home: torch.device | Non
     return capture.end(tape.modules)
 
 
-def _check_options(depths: Sequence[int] | None, batch_size: int, dtype: str) -> list[int] | None:
+def check_options(what: str, depths: Sequence[int] | None, batch_size: int, dtype: str) -> list[int] | None:
+    """Return the depths in order, or raise for every option that is out of its range."""
     faults = []
     if dtype not in DTYPES:
         faults.append(f"needs dtype as one of {sorted(DTYPES)}; got {dtype!r}.")
@@ -196,5 +243,5 @@ def _check_options(depths: Sequence[int] | None, batch_size: int, dtype: str) ->
         faults.append(f"needs depths as whole numbers from 0, the input of the first block; got {depths!r}.")
     elif chosen is not None and len(set(chosen)) < max(2, len(chosen)):
         faults.append(f"needs at least two different depths, none twice; got {depths!r}.")
-    raise_faults(ParameterError, "record", faults)
+    raise_faults(ParameterError, what, faults)
     return None if chosen is None else sorted(int(depth) for depth in chosen)

@@ -8,8 +8,8 @@ from depthflow.errors import UnsupportedModelError
 from depthflow.models.base import ModelInfo, Refusal
 from depthflow.models.detect import adapt
 from depthflow.recording.capture import settle
+from depthflow.recording.feed import Feed
 from depthflow.recording.hooks import Tape
-from depthflow.recording.inputs import Feed
 from depthflow.recording.mode import call, undisturbed
 
 if TYPE_CHECKING:

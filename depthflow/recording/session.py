@@ -14,7 +14,7 @@ from depthflow.errors import ParameterError, RecordError, raise_faults, whole_nu
 from depthflow.models.detect import adapt
 from depthflow.recording.assemble import coords, provenance
 from depthflow.recording.capture import settle
-from depthflow.recording.inputs import Feed
+from depthflow.recording.feed import Feed
 from depthflow.recording.mode import undisturbed
 from depthflow.recording.replayer import Replayer
 from depthflow.recording.tokens import Kept, choose, or_stand_in, require_same, require_types
@@ -76,7 +76,7 @@ class Session:
                 yield replay
                 self.count += batch.size
                 bar.update(batch.size)
-        self.feed.check_labels(self.count)
+        self.feed.check_counts(self.count)
 
     def _settle(self, replay: Replay) -> None:
         """Settle on the first batch which token is which; later ones must have the same."""
@@ -116,8 +116,8 @@ class Session:
 
     def coords(self, kept: Kept) -> dict[str, Any]:
         """Return the coords of all samples, depths and blocks, and of the tokens ``kept``."""
-        labels = np.concatenate(self.labels) if self.labels else None
-        found = coords(kept, range(self.n_blocks + 1), self.count, labels)
+        columns = {"label": np.concatenate(self.labels)} if self.labels else {}
+        found = coords(kept, range(self.n_blocks + 1), self.count, columns)
         return found | {"block": np.arange(1, self.n_blocks + 1), "module": ("block", np.array(self._modules, STRING))}
 
     def attributes(self) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypeAlias
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -13,37 +15,53 @@ from torch import Tensor
 from depthflow.recording.memory import require
 from depthflow.schema import DIMS, STATE, check
 
-Describe: TypeAlias = Callable[[int, "np.ndarray | None"], tuple[dict[str, Any], Mapping[str, Any]]]
-"""From the number of samples and their labels to the coords and the attributes of the trajectory."""
+if TYPE_CHECKING:
+    from types import TracebackType
+
+Columns: TypeAlias = Mapping[str, np.ndarray]
+"""What is known of each sample beside its states, such as its label: one array (sample,) a coord."""
+
+Describe: TypeAlias = Callable[[int, Columns], tuple[dict[str, Any], Mapping[str, Any]]]
+"""From the number of samples and their columns to the coords and the attributes of the trajectory."""
+
+Result = TypeVar("Result", covariant=True)
 
 
-class Sink(Protocol):
-    """Takes the states of one batch after another."""
+class Sink(AbstractContextManager["Sink[Result]"], ABC, Generic[Result]):
+    """Takes the states of one batch after another, in the order of the samples, while it is entered."""
 
-    done: int
-    """Samples that are safely kept already: those among the inputs need not be recorded again."""
+    def wants(self, start: int, stop: int) -> bool:
+        """Return whether any of the samples from ``start`` to before ``stop`` is needed."""
+        return True
 
+    @abstractmethod
     def open(self, shape: tuple[int, int, int], dtype: torch.dtype) -> None:
         """Prepare for samples of ``shape`` (depth, token, feature); once more if the shape turns out to be another."""
 
-    def room(self, samples: int) -> Tensor:
-        """Return a CPU tensor (sample, depth, token, feature) to fill with the next batch."""
+    @abstractmethod
+    def room(self, start: int, samples: int) -> Tensor:
+        """Return a CPU tensor (sample, depth, token, feature) for the batch whose first sample is number ``start``."""
 
-    def commit(self, room: Tensor, labels: np.ndarray | None, describe: Describe) -> None:
-        """Keep the states that ``room`` was filled with."""
+    @abstractmethod
+    def commit(self, start: int, room: Tensor, columns: Columns, describe: Describe) -> None:
+        """Keep the states that ``room`` was filled with, as far as they are wanted."""
 
-    def finish(self, describe: Describe) -> xr.DataArray:
-        """Return the trajectory."""
+    @abstractmethod
+    def finish(self, describe: Describe) -> Result:
+        """Return what was made of all states."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
 
 
-class MemorySink:
+class MemorySink(Sink[xr.DataArray]):
     """Collects in one array if the number of samples is known, else in one a batch, which are joined at the end."""
-
-    done = 0
 
     def __init__(self, count: int | None) -> None:
         self.count = count
-        self._labels: list[np.ndarray] = []
+        self._columns: list[Columns] = []
         self._parts: list[Tensor] = []
         self._used: list[int] = []
 
@@ -54,22 +72,22 @@ class MemorySink:
         if self.count is not None:
             self._allocate(self.count)
 
-    def room(self, samples: int) -> Tensor:
+    def room(self, start: int, samples: int) -> Tensor:
         """Return the next rows of the array, or a new array where there are none left."""
         if not self._parts or self._used[-1] + samples > len(self._parts[-1]):
             self._allocate(samples)
         return self._parts[-1][self._used[-1] : self._used[-1] + samples]
 
-    def commit(self, room: Tensor, labels: np.ndarray | None, describe: Describe) -> None:
+    def commit(self, start: int, room: Tensor, columns: Columns, describe: Describe) -> None:
         """Count the rows as filled."""
         self._used[-1] += len(room)
-        if labels is not None:
-            self._labels.append(labels)
+        self._columns.append(columns)
 
     def finish(self, describe: Describe) -> xr.DataArray:
         """Return the trajectory in memory."""
         states = self._joined().numpy()
-        coords, attrs = describe(len(states), np.concatenate(self._labels) if self._labels else None)
+        columns = {name: np.concatenate([part[name] for part in self._columns]) for name in self._columns[0]}
+        coords, attrs = describe(len(states), columns)
         return check(xr.DataArray(states, dims=DIMS, coords=coords, attrs=attrs, name=STATE), "record")
 
     def _joined(self) -> Tensor:

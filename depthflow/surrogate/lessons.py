@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from depthflow.errors import SurrogateError
 from depthflow.recording.capture import settle
-from depthflow.recording.inputs import Batch, Feed, whole
+from depthflow.recording.feed import Feed
+from depthflow.recording.inputs import Batch, whole
 from depthflow.recording.tokens import Kept, choose, require_same
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from depthflow.recording.arguments import Arguments
     from depthflow.recording.replay import Replay
     from depthflow.recording.replayer import Replayer
+    from depthflow.recording.share import Share
 
 
 class Lesson(NamedTuple):
@@ -35,13 +37,6 @@ class Lesson(NamedTuple):
     def samples(self) -> int:
         """How many samples there are."""
         return len(self.states[0])
-
-
-class Share(NamedTuple):
-    """Which of several processes this is."""
-
-    rank: int = 0
-    of: int = 1
 
 
 class Source(Protocol):

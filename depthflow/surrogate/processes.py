@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from depthflow.errors import SurrogateError
-from depthflow.surrogate.lessons import Share
+from depthflow.recording.share import Share, share
 
 
 @dataclass(frozen=True)
@@ -46,15 +45,16 @@ class Processes:
 
 def processes(device: torch.device | str | None) -> Processes:
     """Return the processes that torchrun or accelerate started, joined; each then runs on its own device."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return Processes(Share(), device)
+    started = share()
+    if started.of == 1:
+        return Processes(started, device)
     from accelerate import PartialState
 
     wanted = torch.device(device).type if device is not None else None
     state = PartialState(cpu=wanted == "cpu" or not torch.cuda.is_available())
-    if state.num_processes != int(os.environ["WORLD_SIZE"]):
+    if state.num_processes != started.of:
         raise SurrogateError(
-            f"{os.environ['WORLD_SIZE']} processes were started, but {state.num_processes} came together. Start them "
+            f"{started.of} processes were started, but {state.num_processes} came together. Start them "
             "with torchrun or accelerate launch, on devices of one kind."
         )
     return Processes(Share(state.process_index, state.num_processes), state.device)

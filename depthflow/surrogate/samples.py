@@ -14,10 +14,12 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from depthflow.errors import ParameterError, SurrogateError
 from depthflow.models.rebuild import rebuildable
-from depthflow.recording.inputs import Feed, whole
+from depthflow.recording.feed import Feed
+from depthflow.recording.inputs import whole
 from depthflow.recording.mode import prepared
 from depthflow.recording.replayer import Replayer, ReplayError
-from depthflow.surrogate.lessons import LiveSource, Share, repeatable
+from depthflow.recording.share import Share
+from depthflow.surrogate.lessons import LiveSource, repeatable
 from depthflow.surrogate.stored import StoredSource
 from depthflow.surrogate.survey import SAMPLES
 

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from depthflow.errors import ParameterError, SurrogateError, raise_faults, whole_number_fault
 from depthflow.models.detect import adapt
 from depthflow.models.fingerprint import fingerprint
-from depthflow.recording.inputs import Feed
+from depthflow.recording.feed import Feed
 from depthflow.recording.mode import undisturbed
 from depthflow.recording.session import Session
 from depthflow.surrogate.baselines import Teacher

@@ -14,7 +14,7 @@ from depthflow.recording.arguments import HERE, Arguments
 from depthflow.recording.inputs import Batch
 from depthflow.recording.replay import BlockCall, Replay
 from depthflow.schema import DIMS, MEAN, check, labels, token_types
-from depthflow.surrogate.lessons import Lesson, Order, Share
+from depthflow.surrogate.lessons import Lesson, Order
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from depthflow.models.base import Adapter
+    from depthflow.recording.share import Share
 
 STATE_ALONE = Arguments((HERE,), {})
 """What a block is called with that takes nothing beside the state."""

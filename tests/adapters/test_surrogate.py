@@ -16,7 +16,7 @@ import depthflow
 from depthflow import RecurrentSurrogate, SurrogateSettings
 from depthflow.errors import SurrogateError
 from depthflow.models.detect import adapt
-from depthflow.recording.inputs import Feed
+from depthflow.recording.feed import Feed
 from depthflow.recording.mode import undisturbed
 from depthflow.recording.replayer import Replayer
 from depthflow.surrogate.planning import plan
