@@ -16,7 +16,7 @@ from depthflow.recording.capture import Capture
 from depthflow.recording.feed import Feed
 from depthflow.recording.hooks import Tape
 from depthflow.recording.mode import call, undisturbed
-from depthflow.recording.share import share
+from depthflow.recording.share import own_device, share
 from depthflow.recording.sinks import MemorySink
 from depthflow.recording.storing import StoreSink, settings
 from depthflow.recording.tokens import require_types
@@ -90,7 +90,7 @@ def record(
     store : str or Path, optional
         Write to this zarr store, chunk by chunk while the model runs on, instead of into memory, and return it opened.
         Where torchrun started several processes, each records a part of the samples into the one store and returns its
-        part; :func:`open_trajectory` gives the whole once all are through.
+        part, on its own device if ``device="cuda"``; :func:`open_trajectory` gives the whole once all are through.
     resume : bool
         Continue an unfinished store of the same model, settings and inputs (default); ``False`` refuses a path that
         exists. The inputs must come in the same order again. What has been written is not computed again, and of a
@@ -144,6 +144,7 @@ def record(
     if store is not None:
         found = settings(adapter, feed, tokens=tokens, depths=chosen_depths, dtype=dtype)
         sink = StoreSink(store, feed, found, resume=resume, share=share())
+        device = own_device(device)
     return run(
         adapter,
         feed,

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from depthflow.errors import RecordError
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Share(NamedTuple):
@@ -28,3 +31,9 @@ def share() -> Share:
             "with torchrun, or unset both."
         )
     return Share(int(rank), int(of))
+
+
+def own_device(device: str | torch.device | None) -> str | torch.device | None:
+    """Return ``device``, or the one of this process where processes on one machine share out ``"cuda"``."""
+    local = os.environ.get("LOCAL_RANK")
+    return f"cuda:{local}" if local is not None and str(device) == "cuda" else device
