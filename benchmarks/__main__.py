@@ -26,8 +26,10 @@ AREAS = (
     "dmd",
     "jacobian",
     "recording",
+    "streaming",
     "surrogate",
     "importing",
+    "out_of_core",
     "demo",
 )
 HERE = Path(__file__).parent

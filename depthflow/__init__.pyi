@@ -21,6 +21,7 @@ from .recording.inspection import inspect as inspect
 from .recording.intervene import swap_blocks as swap_blocks
 from .recording.jacobian import jacobian as jacobian
 from .recording.perturb import perturb as perturb
+from .recording.stream import stream as stream
 from .resample import bootstrap as bootstrap
 from .resample import random_directions as random_directions
 from .resample import shuffle_depth as shuffle_depth

@@ -31,7 +31,9 @@ Seed = Annotated[int, typer.Option(help="seed of everything that is drawn")]
 Blocks = Annotated[str | None, typer.Option(help="dotted path to the list of blocks, where it is not found")]
 LabelsFromFolders = Annotated[bool, typer.Option("--labels-from-folders", help="class sub-folders give the labels")]
 BatchSize = Annotated[int, typer.Option(help="images a batch")]
-Device = Annotated[str | None, typer.Option(help="torch device; the model's own by default")]
+Device = Annotated[
+    str | None, typer.Option(help="torch device; the model's own by default; cuda under torchrun: one each")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="no progress bars")]
 
 
@@ -61,8 +63,9 @@ def record(
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Record a model's states on images into a store."""
+    """Record a model's states on images into a store; under torchrun, each process a part of the images."""
     from depthflow.recording.forward import record as run
+    from depthflow.recording.share import share
     from depthflow.sources import load_images, load_model
 
     loaded = load_model(model, random_weights=random_weights, seed=seed)
@@ -71,6 +74,7 @@ def record(
         loaded.model,
         source.batches,
         labels=source.labels,
+        sample_ids=source.names,
         tokens=_integers(tokens, "--tokens") if tokens[0].isdigit() else tokens,
         depths=None if depths is None else _integers(depths, "--depths"),
         batch_size=batch_size,
@@ -82,7 +86,9 @@ def record(
         progress=not quiet,
     )
     sizes = ", ".join(f"{size} {dim}s" for dim, size in traj.sizes.items())
-    typer.echo(f"{store}: {sizes}, {traj.dtype}, {traj.nbytes / 1e6:.1f} MB")
+    place = share()
+    whose = f" (process {place.rank + 1} of {place.of})" if place.of > 1 else ""
+    typer.echo(f"{store}: {sizes}, {traj.dtype}, {traj.nbytes / 1e6:.1f} MB{whose}")
 
 
 @app.command()
@@ -109,8 +115,7 @@ def analyze(
     its blocks swapped, all beside its untrained twin.
     """
     from depthflow import analysis
-    from depthflow.demo import claim, write
-    from depthflow.sources import load_images, load_model
+    from depthflow.output import RESULTS, claim, write
     from depthflow.store import open_trajectory
 
     chosen = None if measures is None else [name.strip() for name in measures.split(",")]
@@ -122,17 +127,21 @@ def analyze(
             measures=chosen,
             null=None if null is None else open_trajectory(null),
             null_name=analysis.NULL_BY_CHANCE if null is None else null.name,
+            store=output / RESULTS,
             seed=seed,
             progress=not quiet,
         )
     else:
+        from depthflow.cases import Subject
+        from depthflow.sources import load_images, load_model
+
         if null is not None:
             raise ParameterError("--null is the null of a store; a model is measured beside its own untrained twin.")
         subjects = []
         for untrained, chance in ((random_weights, seed), (True, seed + 1)):
             loaded = load_model(source, random_weights=untrained, seed=chance)
             given = load_images(images, loaded, labels_from_folders=labels_from_folders, batch_size=batch_size)
-            subjects.append(analysis.Subject(loaded.model, given.batches, given.labels, blocks, device))
+            subjects.append(Subject(loaded.model, given.batches, given.labels, blocks, device))
         claim(output)
         found = analysis.analyze_beside_twin(*subjects, measures=chosen, seed=seed, progress=not quiet)
     typer.echo(write(found, output))

@@ -5,19 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from depthflow import analysis, fitting, pictures
+from depthflow import analysis, fitting
+from depthflow.cases import Subject
 from depthflow.datasets import digits, digits_surrogate, digits_vit
-from depthflow.errors import StoreError
-from depthflow.summary import summarize
+from depthflow.output import claim, write
 from depthflow.surrogate.score import score_surrogate
 
 if TYPE_CHECKING:
     from torch import nn
 
     from depthflow.datasets import Digits
-
-RESULTS = "results.zarr"
-SUMMARY = "summary.txt"
 
 
 def demo(folder: str | Path = "depthflow-demo", *, progress: bool = True) -> str:
@@ -31,9 +28,7 @@ def demo(folder: str | Path = "depthflow-demo", *, progress: bool = True) -> str
     folder = Path(folder)
     claim(folder)
     data = digits("test")
-    subject, twin = (
-        analysis.Subject(model, data.images, data.labels) for model in (digits_vit(), digits_vit(trained=False))
-    )
+    subject, twin = (Subject(model, data.images, data.labels) for model in (digits_vit(), digits_vit(trained=False)))
     found = analysis.analyze_beside_twin(subject, twin, progress=progress)
     convergence = found.results["convergence"]
     opening = (
@@ -52,25 +47,6 @@ def demo(folder: str | Path = "depthflow-demo", *, progress: bool = True) -> str
     )
     redone = fitting.write(surrogate, subject.model, data.images, scores, folder)
     return f"{opening}\n\n{write(found, folder, opening, redone)}"
-
-
-def claim(folder: Path) -> None:
-    """Make ``folder``, or raise if it holds results already."""
-    if (folder / RESULTS).exists():
-        raise StoreError(
-            f"{folder} holds results already and is not overwritten. Remove it, or choose another with -o."
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-
-
-def write(found: analysis.Analysis, folder: Path, opening: str = "", closing: str = "") -> str:
-    """Write results, pictures and summary into ``folder``; return the summary, and where all of it lies."""
-    analysis.save(found, folder / RESULTS)
-    pictures.draw(found, folder)
-    text = f"{summarize(found)}\n\n{closing}".rstrip()
-    (folder / SUMMARY).write_text(f"{opening}\n\n{text}\n".lstrip())
-    names = ", ".join(sorted(path.name for path in folder.iterdir()))
-    return f"{text}\n\nWritten to {folder}/: {names}"
 
 
 def accuracy(model: nn.Module, data: Digits) -> float:

@@ -9,12 +9,15 @@ import numpy as np
 import xarray as xr
 
 from depthflow.errors import ParameterError, TrajectoryError
+from depthflow.lazy import whole_chunks
 from depthflow.schema import VARIABLES, check
 
 Measure = Callable[..., xr.Dataset | xr.DataArray]
 
 CONFIDENCE = 0.95
 PERCENTILES = (2.5, 97.5)
+PART_BYTES = 32 * 2**20
+"""Of a lazy result, what is in memory at a time."""
 
 
 def bootstrap(measure: Measure, traj: xr.DataArray, *, n: int = 200, seed: int = 0, **kwargs: Any) -> xr.Dataset:
@@ -55,7 +58,8 @@ def bootstrap(measure: Measure, traj: xr.DataArray, *, n: int = 200, seed: int =
     Notes
     -----
     A measure that treats each sample by itself (its result says so in the attr ``samplewise``) is taken once, and its
-    result is resampled. Any other takes ``n + 1`` times its time, and the memory of one resampled trajectory.
+    result is resampled; of a dask-backed trajectory part by part, so that memory does not grow with the samples but for
+    8·n bytes each. Any other takes ``n + 1`` times its time, and the memory of one resampled trajectory.
 
     A sample that is drawn twice makes a pair of equal samples. Statistics of pairs (``ari``, ``nmi``, ``within_angle``,
     CKA) see agreement in that, and their intervals shift; :func:`phases` leaves such pairs out of its own resamples.
@@ -97,7 +101,7 @@ def mean_interval(values: np.ndarray, *, n: int = 200, seed: int = 0) -> tuple[f
     known = values[~np.isnan(values)]
     if not len(known):
         return np.nan, np.nan, np.nan
-    means = known[rng.integers(len(known), size=(n, len(known)))].mean(axis=1)
+    means = [known[rng.integers(len(known), size=len(known))].mean() for _ in range(n)]
     low, high = np.percentile(means, PERCENTILES)
     return float(known.mean()), float(low), float(high)
 
@@ -167,17 +171,19 @@ def random_directions(traj: xr.DataArray, *, seed: int = 0) -> xr.DataArray:
     if "sample" not in traj.dims:
         position = position.isel(sample=0)
     if traj.chunks is not None:
-        traj = traj.chunk({dim: -1 for dim in [*others, "feature"]})
+        # The states alone: xarray would put labels into one chunk, at odds with those of the states.
+        core_dims = [traj.get_axis_num(dim) for dim in [*others, "feature"]]
+        traj = traj.copy(data=traj.data.rechunk(dict.fromkeys(core_dims, -1)))
         if "sample" in traj.dims:
-            position = position.chunk(sample=traj.chunksizes["sample"])
+            position = position.chunk(sample=traj.data.chunks[traj.get_axis_num("sample")])
 
     def turned(states: np.ndarray, samples: np.ndarray) -> np.ndarray:
         result = np.empty_like(states)
         for index in np.ndindex(samples.shape):
             rng = np.random.default_rng([seed, int(samples[index])])
             draw = rng.standard_normal(states[index].shape)
-            norm = np.linalg.norm(states[index].astype(np.float64), axis=-1, keepdims=True)
-            result[index] = draw * (norm / np.linalg.norm(draw, axis=-1, keepdims=True))
+            scale = np.sqrt(_squares(states[index]) / _squares(draw))[..., np.newaxis]
+            np.multiply(draw, scale, out=result[index], casting="same_kind")
         return result
 
     core = [*others, "feature"]
@@ -195,21 +201,35 @@ def random_directions(traj: xr.DataArray, *, seed: int = 0) -> xr.DataArray:
     return named
 
 
+def _squares(vectors: np.ndarray) -> np.ndarray:
+    """Return the squared lengths along the last dim, in float64."""
+    total: np.ndarray = np.einsum("...i,...i->...", vectors, vectors, dtype=np.float64)
+    return total
+
+
 def _means_of_draws(
     result: xr.Dataset | xr.DataArray, estimate: xr.Dataset, chosen: list[np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Return each variable's mean over every draw of samples, from the values of the samples."""
-    dataset = result.to_dataset() if isinstance(result, xr.DataArray) else result
+    """Return each variable's mean over every draw of samples, from the values of the samples.
+
+    A lazy result is taken part by part, all variables at once, so that its states are read once.
+    """
+    dataset = (result.to_dataset() if isinstance(result, xr.DataArray) else result)[list(estimate)].reset_coords(
+        drop=True
+    )
     samples = dataset.sizes["sample"]
     weight = np.stack([np.bincount(rows, minlength=samples) for rows in chosen]).astype(np.float64)
-    draws = {}
-    for name in estimate:
-        values = dataset[name].transpose("sample", ...).values.reshape(samples, -1).astype(np.float64)
-        known = ~np.isnan(values)
-        with np.errstate(invalid="ignore"):
-            means = (weight @ np.where(known, values, 0.0)) / (weight @ known)
-        draws[str(name)] = means.reshape(len(chosen), *estimate[name].shape)
-    return draws
+    total = {name: np.zeros((len(chosen), variable.size)) for name, variable in estimate.items()}
+    known = {name: np.zeros_like(sums) for name, sums in total.items()}
+    first = dataset[next(iter(estimate))].variable
+    for part in whole_chunks(first, PART_BYTES * samples // max(1, dataset.nbytes)):
+        for name, variable in dataset.isel(sample=part).compute().items():
+            values = variable.transpose("sample", ...).values.reshape(variable.sizes["sample"], -1).astype(np.float64)
+            present = ~np.isnan(values)
+            total[name] += weight[:, part] @ np.where(present, values, 0.0)
+            known[name] += weight[:, part] @ present
+    with np.errstate(invalid="ignore"):
+        return {str(name): (total[name] / known[name]).reshape(len(chosen), *estimate[name].shape) for name in estimate}
 
 
 def _repeated(

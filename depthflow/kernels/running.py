@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from typing import Self
 
 
 class _Running(ABC):
@@ -24,15 +28,28 @@ class _Running(ABC):
             self._absorb(rows)
             return
         mean = rows.mean(0)
-        step, total = mean - self.mean, self.count + len(rows)
         self._absorb(rows - mean)
+        self._join(len(rows), mean)
+
+    def merge(self, later: Self) -> None:
+        """Take in the rows that ``later`` took in; it stays as it is."""
+        self._absorb_of(later)
+        if self.center and later.count:
+            self._join(later.count, later.mean)
+
+    def _join(self, count: int, mean: np.ndarray) -> None:
+        """Take note of ``count`` more rows, absorbed less their own ``mean``."""
+        step, total = mean - self.mean, self.count + count
         if self.count:
-            self._absorb(math.sqrt(self.count * len(rows) / total) * step[None])
-        self.mean += len(rows) / total * step
+            self._absorb(math.sqrt(self.count * count / total) * step[None])
+        self.mean += count / total * step
         self.count = total
 
     @abstractmethod
     def _absorb(self, rows: np.ndarray) -> None: ...
+
+    @abstractmethod
+    def _absorb_of(self, later: Self) -> None: ...
 
 
 class RunningGram(_Running):
@@ -45,6 +62,9 @@ class RunningGram(_Running):
     def _absorb(self, rows: np.ndarray) -> None:
         self.matrix += rows.T @ rows
 
+    def _absorb_of(self, later: RunningGram) -> None:
+        self.matrix += later.matrix
+
 
 class RunningFactor(_Running):
     """A matrix of few rows with the singular values of all rows that arrived, also where a Gram matrix loses them."""
@@ -56,3 +76,6 @@ class RunningFactor(_Running):
     def _absorb(self, rows: np.ndarray) -> None:
         stacked = np.vstack([self.matrix, rows])
         self.matrix = stacked if len(stacked) <= 2 * stacked.shape[1] else np.asarray(np.linalg.qr(stacked, mode="r"))
+
+    def _absorb_of(self, later: RunningFactor) -> None:
+        self._absorb(later.matrix)

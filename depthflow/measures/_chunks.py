@@ -5,38 +5,43 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import xarray as xr
 
 from depthflow.errors import TrajectoryError
-from depthflow.measures._ufunc import Where, as_states
+from depthflow.schema import DIMS, labels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import xarray as xr
+    from depthflow.measures._ufunc import Where
 
 PART_BYTES = 32 * 2**20
 
 
-def parts(traj: xr.DataArray) -> Iterator[tuple[np.ndarray, Where]]:
-    """Give states (sample, depth, token, feature) and their labels, part by part along ``sample``.
-
-    Parameters
-    ----------
-    traj : xarray.DataArray
-        With all four dims in order. Parts are dask's chunks where it has any, one in memory at a time; else some tens
-        of megabytes.
-    """
-    count = traj.sizes["sample"]
+def part_sizes(traj: xr.DataArray) -> tuple[int, ...]:
+    """Return how many samples each part holds: dask's chunks where there are any; else some tens of megabytes."""
     if traj.chunks is not None:
-        sizes = traj.chunksizes["sample"]
-    else:
-        size = max(1, PART_BYTES // max(1, traj.nbytes // count))
-        sizes = (size,) * (count // size) + ((count % size,) if count % size else ())
+        sizes: tuple[int, ...] = traj.variable.chunksizes["sample"]
+        return sizes
+    count = traj.sizes["sample"]
+    size = max(1, PART_BYTES // max(1, traj.nbytes // count))
+    return (size,) * (count // size) + ((count % size,) if count % size else ())
+
+
+def part_labels(traj: xr.DataArray) -> list[dict[str, np.ndarray]]:
+    """Return the labels along sample, depth and token of each part."""
+    sample, depth, token = (labels(traj, dim) for dim in DIMS[:3])
+    each = np.split(sample, np.cumsum(part_sizes(traj))[:-1])
+    return [{"sample": some, "depth": depth, "token": token} for some in each]
+
+
+def parts(traj: xr.DataArray) -> Iterator[xr.DataArray]:
+    """Give a prepared trajectory part by part along ``sample``, each with its states in memory, and no other part."""
     start = 0
-    for size in sizes:
-        part = traj.isel(sample=slice(start, start + size))
-        yield as_states(part.values), Where.of(part)
-        start += size
+    for known in part_labels(traj):
+        stop = start + len(known["sample"])
+        yield xr.DataArray(traj[start:stop].values, known, DIMS)
+        start = stop
 
 
 def require_finite(states: np.ndarray, where: Where, measure: str) -> None:

@@ -69,13 +69,13 @@ def reduce_tokens(traj: xr.DataArray, measure: str) -> Paths:
             )
         return mean, np.ones(norm.shape[:2])
 
-    position = xr.DataArray(sample, dims="sample")
+    states_only, position = xr.DataArray(traj.variable), xr.DataArray(sample, dims="sample")
     if traj.chunks is not None:
-        traj = traj.chunk(dict.fromkeys(("depth", "token", "feature"), -1))
-        position = position.chunk(sample=traj.chunksizes["sample"])
+        states_only = states_only.chunk(dict.fromkeys(("depth", "token", "feature"), -1))
+        position = position.chunk(sample=states_only.chunksizes["sample"])
     states, norm = xr.apply_ufunc(
         block,
-        xr.DataArray(traj.variable),
+        states_only,
         position,
         input_core_dims=[("depth", "token", "feature"), ()],
         output_core_dims=[("depth", "feature"), ("depth",)],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -9,7 +10,9 @@ from scipy.linalg import cho_solve, eigh, eigvalsh
 from scipy.linalg.lapack import dpocon, dpotrf
 
 from depthflow.errors import TrajectoryError
-from depthflow.measures._chunks import parts, require_finite
+from depthflow.measures._accumulate import accumulated
+from depthflow.measures._chunks import require_finite
+from depthflow.measures._ufunc import Where, as_states
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,15 +30,15 @@ IMPRECISE = 1e-4
 """Below this reciprocal condition number the sums' rounding shows in the operator, and one correction removes it."""
 
 
-def pieces(traj: xr.DataArray, measure: str) -> Iterator[np.ndarray]:
-    """Give the states of a prepared trajectory as (depth, row, feature) in float64, row by sample, then token."""
-    for states, where in parts(traj):
-        require_finite(states, where, measure)
-        samples, depths, tokens, features = states.shape
-        size = max(1, PIECE_BYTES // (8 * depths * tokens * features))
-        for start in range(0, samples, size):
-            piece = states[start : start + size].transpose(1, 0, 2, 3).astype(np.float64, order="C")
-            yield piece.reshape(depths, -1, features)
+def pieces(part: xr.DataArray, measure: str) -> Iterator[np.ndarray]:
+    """Give the states of some samples as (depth, row, feature) in float64, row by sample, then token."""
+    states = as_states(part.values)
+    require_finite(states, Where.of(part), measure)
+    samples, depths, tokens, features = states.shape
+    size = max(1, PIECE_BYTES // (8 * depths * tokens * features))
+    for start in range(0, samples, size):
+        piece = states[start : start + size].transpose(1, 0, 2, 3).astype(np.float64, order="C")
+        yield piece.reshape(depths, -1, features)
 
 
 def require_squares(sums: np.ndarray, measure: str) -> None:
@@ -47,10 +50,12 @@ def require_squares(sums: np.ndarray, measure: str) -> None:
 
 
 class Sums:
-    """Sums of products of states at the depths of a span, over all rows that arrived.
+    """Sums of products of states at the depths of a span, over all rows (sample, token) that arrived.
 
     Attributes
     ----------
+    rows : int
+        How many these were.
     gram : numpy.ndarray
         (block, feature, feature): Σ x_{ℓ−1} x_{ℓ−1}ᵀ of each block's input.
     step : numpy.ndarray
@@ -59,13 +64,29 @@ class Sums:
         Σ x_{ℓ+p} x_ℓᵀ over all starts ℓ, for each horizon p above 1.
     """
 
-    def __init__(self, blocks: int, features: int, horizons: Sequence[int]) -> None:
+    def __init__(self, blocks: int, features: int, horizons: Sequence[int], measure: str) -> None:
+        self.rows, self.measure = 0, measure
         self.gram = np.zeros((blocks, features, features))
         self.step = np.zeros_like(self.gram)
         self.far = {p: np.zeros((features, features)) for p in horizons if p > 1}
 
-    def add(self, states: np.ndarray) -> None:
-        """Take in ``states`` (depth, row, feature), float64."""
+    def add(self, part: xr.DataArray) -> None:
+        """Take in some samples, of the span's depths."""
+        with np.errstate(over="ignore", invalid="ignore"):  # an overflow is looked for at the end
+            for states in pieces(part, self.measure):
+                self._absorb(states)
+
+    def merge(self, later: Sums) -> None:
+        """Take in the samples of ``later``."""
+        self.rows += later.rows
+        self.gram += later.gram
+        self.step += later.step
+        for horizon, cross in self.far.items():
+            cross += later.far[horizon]
+
+    def _absorb(self, states: np.ndarray) -> None:
+        """Take in ``states`` (depth, row, feature)."""
+        self.rows += states.shape[1]
         for block in range(len(self.gram)):
             self.gram[block] += states[block].T @ states[block]
             self.step[block] += states[block + 1].T @ states[block]
@@ -185,16 +206,31 @@ def baseline_maps(sums: Sums, operator: np.ndarray, horizons: Sequence[int], ran
     return Maps(operator, [fitted(*pair) for pair in zip(sums.gram, sums.step, strict=True)], far)
 
 
+class Residuals:
+    """Σ (y − K x) xᵀ over the pairs (x, y) of neighbouring depths of all rows that arrived."""
+
+    def __init__(self, operator: np.ndarray, measure: str) -> None:
+        self.operator, self.measure = operator, measure
+        self.cross = np.zeros_like(operator)
+
+    def add(self, part: xr.DataArray) -> None:
+        """Take in some samples."""
+        for states in pieces(part, self.measure):
+            features = states.shape[-1]
+            start = states[:-1].reshape(-1, features)
+            self.cross += (states[1:].reshape(-1, features) - start @ self.operator.T).T @ start
+
+    def merge(self, later: Residuals) -> None:
+        """Take in the samples of ``later``."""
+        self.cross += later.cross
+
+
 def corrected(operator: np.ndarray, inputs: Inputs, traj: xr.DataArray, measure: str) -> np.ndarray:
     """Return K after one step of iterative refinement, from residuals of the states themselves.
 
     It takes the error of the normal equations from the square of the inputs' condition number to about its first power
     (corrected semi-normal equations, Björck 1987, doi:10.1016/0024-3795(87)90101-7).
     """
-    features = len(operator)
-    cross = -inputs.alpha * operator
-    for states in pieces(traj, measure):
-        start = states[:-1].reshape(-1, features)
-        cross += (states[1:].reshape(-1, features) - start @ operator.T).T @ start
-    better: np.ndarray = operator + inputs.map_of(cross)
+    residuals = accumulated(traj, partial(Residuals, operator, measure))
+    better: np.ndarray = operator + inputs.map_of(residuals.cross - inputs.alpha * operator)
     return better

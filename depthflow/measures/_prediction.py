@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from depthflow.measures._accumulate import accumulated
 from depthflow.measures._linear_maps import pieces, require_squares
 
 if TYPE_CHECKING:
@@ -35,16 +37,15 @@ def prediction_errors(
     TrajectoryError
         If a state is not finite, or squares overflow.
     """
-    missed = {name: np.zeros((len(horizons), types)) for name in PREDICTIONS}
-    reached = np.zeros((len(horizons), types))
-    with np.errstate(over="ignore", invalid="ignore"):
-        for states in pieces(traj, measure):
-            for at, horizon in enumerate(horizons):
-                reached[at] += _squares(states[horizon:], token_type, types)
-            for name, horizon, predicted in _predictions(states, maps, horizons):
-                predicted -= states[horizon:]
-                missed[name][horizons.index(horizon)] += _squares(predicted, token_type, types)
-    require_squares(reached, measure)
+    found = accumulated(traj, partial(Misses, maps, horizons, token_type, types, measure))
+    require_squares(found.reached, measure)
+    return relative_errors(found.missed, found.reached, maps, horizons)
+
+
+def relative_errors(
+    missed: dict[str, np.ndarray], reached: np.ndarray, maps: Maps, horizons: Sequence[int]
+) -> dict[str, np.ndarray]:
+    """Return √(missed/reached) of sums of squares (horizon, token_type), NaN for maps that are not determined."""
     for at, horizon in enumerate(horizons):
         if maps.far[horizon] is None:
             missed["error_endpoint"][at] = np.nan
@@ -52,6 +53,38 @@ def prediction_errors(
         missed["error_per_step"][:] = np.nan
     with np.errstate(invalid="ignore", divide="ignore"):
         return {name: np.sqrt(total / reached) for name, total in missed.items()}
+
+
+class Misses:
+    """Sums of squares (horizon, token_type) of the states to be predicted, and of what predictions miss of them."""
+
+    def __init__(self, maps: Maps, horizons: Sequence[int], token_type: np.ndarray, types: int, measure: str) -> None:
+        self.maps, self.horizons, self.token_type, self.types = maps, horizons, token_type, types
+        self.measure = measure
+        self.missed = {name: np.zeros((len(horizons), types)) for name in PREDICTIONS}
+        self.reached = np.zeros((len(horizons), types))
+
+    def add(self, part: xr.DataArray) -> None:
+        """Take in some samples, of the span's depths."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            for states in pieces(part, self.measure):
+                for at, horizon in enumerate(self.horizons):
+                    self.reached[at] += self._squares(states[horizon:])
+                for name, horizon, predicted in _predictions(states, self.maps, self.horizons):
+                    predicted -= states[horizon:]
+                    self.missed[name][self.horizons.index(horizon)] += self._squares(predicted)
+
+    def merge(self, later: Misses) -> None:
+        """Take in the samples of ``later``."""
+        self.reached += later.reached
+        for name, total in self.missed.items():
+            total += later.missed[name]
+
+    def _squares(self, values: np.ndarray) -> np.ndarray:
+        """Return the sum of the squares of ``values`` (depth, row, feature) by type of token."""
+        of_row = np.einsum("drf,drf->r", values, values)
+        kinds = np.tile(self.token_type, len(of_row) // len(self.token_type))
+        return np.bincount(kinds, weights=of_row, minlength=self.types)
 
 
 def _predictions(states: np.ndarray, maps: Maps, horizons: Sequence[int]) -> Iterator[tuple[str, int, np.ndarray]]:
@@ -79,9 +112,3 @@ def _chain(maps: Maps) -> list[np.ndarray] | None:
     """Return the map of each block, or None if one is not determined."""
     steps = [step for step in maps.step if step is not None]
     return steps if len(steps) == len(maps.step) else None
-
-
-def _squares(values: np.ndarray, token_type: np.ndarray, types: int) -> np.ndarray:
-    """Return the sum of the squares of ``values`` (depth, row, feature) by type of token."""
-    of_row = np.einsum("drf,drf->r", values, values)
-    return np.bincount(np.tile(token_type, len(of_row) // len(token_type)), weights=of_row, minlength=types)

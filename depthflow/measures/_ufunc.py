@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import xarray as xr
@@ -57,6 +57,7 @@ class Where:
 _ONE_AT_A_TIME = Lock()
 
 Kernel = Callable[..., tuple[np.ndarray, ...]]
+Result = TypeVar("Result")
 
 
 def prepare(
@@ -79,7 +80,7 @@ def prepare(
     return checked if checked.dims == DIMS else checked.transpose(*DIMS), lacking
 
 
-def _exclusively(kernel: Kernel, *arguments: Any) -> tuple[np.ndarray, ...]:
+def exclusively(kernel: Callable[..., Result], *arguments: Any) -> Result:
     """Run ``kernel`` while no other one runs: each takes all cores, and not every threading layer of Numba lets two in.
 
     So of dask's threads one computes while the others read.
@@ -124,7 +125,7 @@ def samplewise(
     sample, depth, token = (labels(traj, dim) for dim in DIMS[:3])
 
     def block(states: np.ndarray, samples: np.ndarray, *others: np.ndarray) -> tuple[np.ndarray, ...]:
-        return _exclusively(kernel, as_states(states), Where(samples, depth, token), *others)
+        return exclusively(kernel, as_states(states), Where(samples, depth, token), *others)
 
     along_sample = [xr.Variable("sample", sample), *(other.variable for other in beside)]
     names = list(outputs)
@@ -132,11 +133,12 @@ def samplewise(
         arrays = block(traj.values, *(other.values for other in along_sample))
         given = {name: (("sample", *outputs[name]), array) for name, array in zip(names, arrays, strict=True)}
         return label(given, traj, lacking, SAMPLEWISE)
-    traj = traj.chunk(dict.fromkeys(core, -1))
-    along_sample = [other.chunk(sample=traj.chunksizes["sample"]) for other in along_sample]
+    # The states alone: xarray would chunk labels too, at odds with the states.
+    chunked = traj.variable.chunk(dict.fromkeys(core, -1))
+    along_sample = [other.chunk(sample=chunked.chunksizes["sample"]) for other in along_sample]
     results = xr.apply_ufunc(
         block,
-        traj.variable,
+        chunked,
         *along_sample,
         input_core_dims=[core, *(other.dims[1:] for other in along_sample)],
         output_core_dims=[tuple(outputs[name]) for name in names],

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
-import numpy as np
-import xarray as xr
-
-from depthflow.errors import ParameterError
+from depthflow.measures._accumulate import accumulated
 from depthflow.measures._dmd_arguments import NAME, ends, judged_horizons, judged_states, states_within
-from depthflow.measures._linear_maps import (
-    IMPRECISE,
-    Inputs,
-    Sums,
-    baseline_maps,
-    corrected,
-    independent_directions,
-    pieces,
-    require_squares,
-)
-from depthflow.measures._modes import modes
+from depthflow.measures._linear_maps import Sums, corrected
+from depthflow.measures._operator import described, fitted, token_kinds
 from depthflow.measures._prediction import prediction_errors
 from depthflow.measures._ufunc import prepare
-from depthflow.schema import TOKEN_TYPES, describe, token_types
-from depthflow.trajectories import STRING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import xarray as xr
 
     from depthflow.trajectories import Tokens
 
@@ -112,9 +101,10 @@ def dmd(
     are all the same), and one such block leaves no product of all blocks. The attrs ``unresolved_blocks`` and
     ``unresolved_horizons`` name them; ``ridge``, a later first depth or more samples mend it.
 
-    The states are read twice, part by part (dask's chunks, one at a time): for sums of products in float64, and for
-    the errors, which come from the states themselves. Where the condition number of the inputs exceeds 100, a reading
-    between corrects K. Beside one part, memory is about 3·L·D² float64 values for L blocks: 0.6 GB at L = 24, D = 1024.
+    The states are read twice, part by part (dask's chunks, one at a time; on a cluster each worker its own): for sums
+    of products in float64, and for the errors, which come from the states themselves. Where the condition number of the
+    inputs exceeds 100, a reading between corrects K. Beside one part, memory is about 3·L·D² float64 values for L
+    blocks: 0.6 GB at L = 24, D = 1024.
     Time is rows·D²·L² (four such products for all horizons), and D³ for the 2L + 1 maps and the modes.
 
     Amplitudes below 1e-8 of the initial states' size are rounding. Modes of eigenvalues that agree to rounding are
@@ -146,67 +136,8 @@ def dmd(
     judged = within if test is None else judged_states(test, tokens, first, last, within.sizes["feature"])
     blocks, features = last - first, within.sizes["feature"]
     chosen = judged_horizons(horizons, rank, ridge, blocks, features)
-    rows = within.sizes["sample"] * within.sizes["token"]
-
-    sums = Sums(blocks, features, chosen)
-    with np.errstate(over="ignore", invalid="ignore"):
-        for states in pieces(within, NAME):
-            sums.add(states)
-        gram = sums.gram.sum(0)
-    require_squares(gram, NAME)
-    inputs = Inputs(gram, rank, ridge)
-    if not inputs.resolved:
-        _refuse(min(independent_directions(gram, rank, ridge), (rank or features) - 1), rank, within)
-    operator = inputs.map_of(sums.step.sum(0))
-    if inputs.reciprocal < IMPRECISE:
-        operator = corrected(operator, inputs, within, NAME)
-    found = modes(operator, inputs.basis, sums.gram[0] / rows)
-    maps = baseline_maps(sums, operator, chosen, rank, ridge)
-    of_token = token_types(judged)
-    kinds = [kind for kind in TOKEN_TYPES if kind in of_token]
-    errors = prediction_errors(
-        judged, maps, chosen, np.array([kinds.index(kind) for kind in of_token]), len(kinds), NAME
-    )
-    with np.errstate(divide="ignore", invalid="ignore"):
-        growth = np.log(np.abs(found.eigenvalue))
-        skill = np.where(errors["error_identity"] > 0, 1 - (errors["error"] / errors["error_identity"]) ** 2, np.nan)
-    result = xr.Dataset(
-        {
-            "eigenvalue": ("mode", found.eigenvalue),
-            "growth": ("mode", growth),
-            "frequency": ("mode", np.angle(found.eigenvalue)),
-            "amplitude": ("mode", found.amplitude),
-            "mode_vector": (("mode", "feature"), found.vector),
-            "operator": (("feature_out", "feature"), operator),
-            **{name: (("horizon", "token_type"), values) for name, values in errors.items()},
-            "skill": (("horizon", "token_type"), skill),
-        },
-        {
-            "mode": np.arange(1, len(found.eigenvalue) + 1),
-            "horizon": chosen,
-            "token_type": np.array(kinds, dtype=STRING),
-        },
-        {
-            "span": [first, last],
-            "rank": len(found.eigenvalue),
-            "ridge": float(ridge),
-            "n_pairs": rows * blocks,
-            "held_out": int(test is not None),
-            "condition": inputs.reciprocal**-0.5,
-            "unresolved_blocks": [first + at + 1 for at, step in enumerate(maps.step) if step is None],
-            "unresolved_horizons": [horizon for horizon, far in maps.far.items() if far is None],
-        },
-    )
-    return describe(result, NAME)
-
-
-def _refuse(independent: int, rank: int | None, within: xr.DataArray) -> None:
-    """Raise for states that do not determine the operator."""
-    samples, tokens, blocks = within.sizes["sample"], within.sizes["token"], within.sizes["depth"] - 1
-    needed = f"all {within.sizes['feature']} features" if rank is None else f"rank={rank}"
-    fewer = f", or ask for rank={independent} or less" if independent else ""
-    raise ParameterError(
-        f"{NAME}: the states do not determine the operator. The {samples * tokens * blocks} pairs (samples {samples} × "
-        f"tokens {tokens} × blocks {blocks}) have {independent} independent inputs; {needed} need as many. Record more "
-        f"samples, pass a ridge (such as ridge=1e-6){fewer}."
-    )
+    sums = accumulated(within, partial(Sums, blocks, features, chosen, NAME))
+    fit = fitted(sums, chosen, rank, ridge, within.sizes["token"], partial(corrected, traj=within, measure=NAME))
+    of_token, kinds = token_kinds(judged)
+    errors = prediction_errors(judged, fit.maps, chosen, of_token, len(kinds), NAME)
+    return described(fit, errors, kinds, first, ridge, held_out=test is not None)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
 from depthflow.errors import ParameterError, TrajectoryError
+from depthflow.measures._accumulate import accumulated
 from depthflow.measures._phase_arguments import NAME, given_similarity, most_phases, require_plain
 from depthflow.measures.segmentation import (
     dissimilarity,
@@ -18,9 +20,9 @@ from depthflow.measures.segmentation import (
     shuffled,
 )
 from depthflow.measures.similarity import (
+    Cosines,
     between_samples,
     compared,
-    cosine_parts,
     layer_coords,
     one_state_a_sample,
     resampled_between_samples,
@@ -190,16 +192,11 @@ def _measured(
         states = one_state_a_sample(prepared, NAME)
         matrix = between_samples(states, metric, depth, NAME)
         return matrix, resampled_between_samples(states, metric, times) if n_boot else None
-    total: Any = 0
-    kept = []
-    for part in cosine_parts(prepared, NAME):
-        total = total + part.sum(0)
-        if n_boot:
-            kept.append(part)
+    cosines = accumulated(prepared, partial(Cosines, NAME, keep=n_boot > 0))
     if not n_boot:
-        return total / samples, None
-    each = np.concatenate(kept)
-    return total / samples, (np.tensordot(often / samples, each, 1) for often in times)
+        return cosines.mean, None
+    each = cosines.each
+    return cosines.mean, (np.tensordot(often / samples, each, 1) for often in times)
 
 
 def _times(samples: int, n: int, seed: int) -> np.ndarray:

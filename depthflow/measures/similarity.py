@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,14 +11,15 @@ import xarray as xr
 from depthflow.errors import ParameterError, TrajectoryError
 from depthflow.kernels import similarity as kernels
 from depthflow.kernels.cosine import cosine
-from depthflow.measures._chunks import parts, require_finite
+from depthflow.measures._accumulate import accumulated
+from depthflow.measures._chunks import require_finite
 from depthflow.measures._threads import threads
-from depthflow.measures._ufunc import Where, as_states, prepare
+from depthflow.measures._ufunc import Where, as_states, exclusively, prepare
 from depthflow.schema import VARIABLES
 from depthflow.trajectories import STRING, Tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
 NAME = "similarity"
 METRICS = ("cosine", "cka", "procrustes")
@@ -67,10 +69,11 @@ def similarity(
 
     Notes
     -----
-    The result is computed at once. Cosine reads the states once, part by part (dask's chunks, one at a time), in time
-    samples × tokens × depths² × features. CKA costs the lesser of samples²·depths·features and
-    samples·depths²·features², and beside one state a sample and depth holds no more than a pair of depths. Procrustes
-    takes a singular value decomposition a pair.
+    The result is computed at once. Cosine reads the states once, part by part (dask's chunks, one at a time; on a
+    cluster each worker its own), in time samples × tokens × depths² × features. CKA costs the lesser of
+    samples²·depths·features and samples·depths²·features², and holds one state a sample and depth, which grows with the
+    samples, and beside it no more than a pair of depths. So does Procrustes, which takes a singular value decomposition
+    a pair.
 
     References
     ----------
@@ -90,15 +93,19 @@ def similarity(
     """
     prepared = compared(traj, metric, tokens, include_input, NAME)
     if metric == "cosine":
-        total = sum(part.sum(0) for part in cosine_parts(prepared, NAME))
-        matrix = np.asarray(total) / prepared.sizes["sample"]
+        matrix = accumulated(prepared, partial(Cosines, NAME)).mean
     else:
         matrix = between_samples(one_state_a_sample(prepared, NAME), metric, prepared["depth"].values, NAME)
+    return labelled(matrix, prepared, metric)
+
+
+def labelled(matrix: np.ndarray, traj: xr.DataArray, metric: str) -> xr.DataArray:
+    """Return the similarity ``matrix`` of the depths of a prepared trajectory as the measure's result."""
     known = VARIABLES[NAME]
     attrs = {"long_name": known.long_name, "units": known.units, "metric": metric}
     if metric != "cosine":
         attrs["states"] = "mean of the chosen tokens, one a sample"
-    return xr.DataArray(matrix, dims=("block", "block_other"), coords=layer_coords(prepared), name=NAME, attrs=attrs)
+    return xr.DataArray(matrix, dims=("block", "block_other"), coords=layer_coords(traj), name=NAME, attrs=attrs)
 
 
 def compared(traj: object, metric: str, tokens: Tokens, include_input: bool, measure: str) -> xr.DataArray:
@@ -114,25 +121,74 @@ def compared(traj: object, metric: str, tokens: Tokens, include_input: bool, mea
     return prepared if include_input else prepared.isel(depth=prepared["depth"].values > 0)
 
 
-def cosine_parts(traj: xr.DataArray, measure: str) -> Iterator[np.ndarray]:
-    """Give each sample's cosine similarity (sample, layer, layer), part by part."""
-    for states, where in parts(traj):
-        cosines = cosine(states)
+class Cosines:
+    """The sum of the samples' cosine similarities (layer, layer), and each sample's own where they are to be kept."""
+
+    def __init__(self, measure: str, *, keep: bool = False) -> None:
+        self.measure, self.keep, self.count = measure, keep, 0
+        self.total: Any = 0.0
+        self._each: list[np.ndarray] = []
+
+    def add(self, part: xr.DataArray) -> None:
+        """Take in some samples."""
+        states = as_states(part.values)
+        cosines = exclusively(cosine, states)
         if np.isnan(cosines).any():
-            _raise_without_direction(states, where, measure)
-        yield cosines
+            _raise_without_direction(states, Where.of(part), self.measure)
+        self._join(cosines.sum(0), len(cosines), [cosines])
+
+    def merge(self, later: Cosines) -> None:
+        """Take in the samples of ``later``."""
+        self._join(later.total, later.count, later._each)
+
+    def _join(self, total: Any, count: int, each: list[np.ndarray]) -> None:
+        self.total = self.total + total
+        self.count += count
+        if self.keep:
+            self._each += each
+
+    @property
+    def mean(self) -> np.ndarray:
+        """The mean over samples."""
+        mean: np.ndarray = self.total / self.count
+        return mean
+
+    @property
+    def each(self) -> np.ndarray:
+        """Each sample's own (sample, layer, layer)."""
+        return np.concatenate(self._each)
+
+
+class TokenMeans:
+    """Each sample's mean over its tokens (depth, feature), in the states' precision; of one token, its own states."""
+
+    def __init__(self, measure: str) -> None:
+        self.measure = measure
+        self._each: list[np.ndarray] = []
+
+    def add(self, part: xr.DataArray) -> None:
+        """Take in some samples."""
+        states = as_states(part.values)
+        require_finite(states, Where.of(part), self.measure)
+        alone = states.shape[2] == 1
+        self._each.append(states[:, :, 0] if alone else states.mean(2, dtype=np.float64).astype(states.dtype))
+
+    def merge(self, later: TokenMeans) -> None:
+        """Take in the samples of ``later``."""
+        self._each += later._each
+
+    @property
+    def each(self) -> np.ndarray:
+        """All samples' (sample, depth, feature)."""
+        return np.concatenate(self._each)
 
 
 def one_state_a_sample(traj: xr.DataArray, measure: str) -> np.ndarray:
     """Return the mean of the tokens (sample, depth, feature), in the states' precision; of one token, itself."""
-    alone = traj.sizes["token"] == 1
-    means = []
-    for states, where in parts(traj):
-        require_finite(states, where, measure)
-        means.append(states[:, :, 0] if alone else states.mean(2, dtype=np.float64).astype(states.dtype))
-    if alone and traj.chunks is None:
-        return as_states(traj.values[:, :, 0])
-    return np.concatenate(means)
+    means = accumulated(traj, partial(TokenMeans, measure))
+    if traj.sizes["token"] == 1 and traj.chunks is None:
+        return as_states(traj.values[:, :, 0])  # a view, which saves a copy of the states
+    return means.each
 
 
 def between_samples(states: np.ndarray, metric: str, depth: np.ndarray, measure: str) -> np.ndarray:

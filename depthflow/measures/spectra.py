@@ -8,26 +8,23 @@ import numpy as np
 
 from depthflow.errors import ParameterError, TrajectoryError, raise_faults
 from depthflow.kernels import lowrank
-from depthflow.kernels.running import RunningFactor, RunningGram
-from depthflow.measures._chunks import parts, require_finite
+from depthflow.measures._chunks import require_finite
+from depthflow.measures._pooled_spectra import NAME, RANKS, difference, pooled_singular_values, pooled_variables
 from depthflow.measures._threads import threads
 from depthflow.measures._ufunc import Where, label, prepare, samplewise
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     import xarray as xr
 
     from depthflow.trajectories import Tokens
 
-NAME = "update_spectra"
 SLICE_BYTES = 2**20
 """Updates that one thread takes at a time: small matrices in batches, large ones singly."""
 
 HELD = 500
 """NumPy's linear algebra holds the interpreter's lock, so that threads wait, up to this many rows a call in all."""
-
-RANKS = ("stable_rank", "effective_rank", "participation_ratio", "energy_rank")
 
 
 def update_spectra(
@@ -100,7 +97,8 @@ def update_spectra(
     Pooled, memory is one chunk of samples and one (feature, feature) matrix a block, whatever the number of samples.
     Where the Gram matrix does not resolve the spectrum, the states are read a second time for a QR factorisation.
 
-    Of dask-backed input the unpooled result is lazy; the pooled one is computed at once, chunk by chunk.
+    Of dask-backed input the unpooled result is lazy; the pooled one is computed at once, chunk by chunk, on a cluster
+    by each worker of its own chunks.
 
     References
     ----------
@@ -119,6 +117,20 @@ def update_spectra(
     >>> spectra.stable_rank.values.tolist()
     [1.5625]
     """
+    prepared, lacking = settled(traj, tokens, pool, energy, n_modes)
+    rows = prepared.sizes["token"] * (prepared.sizes["sample"] if pool else 1)
+    kept = number_of_modes(rows, prepared.sizes["feature"], n_modes, center)
+    if pool:
+        values = pooled_singular_values(prepared, center, exact)
+        return described(values, energy, kept, prepared, lacking, center, exact)
+    result = _each(prepared, lacking, center, energy, kept, exact)
+    return _with_settings(result, kept, center, False, energy, exact)
+
+
+def settled(
+    traj: object, tokens: Tokens, pool: bool, energy: float, n_modes: int | None
+) -> tuple[xr.DataArray, list[str]]:
+    """Return the prepared trajectory and the dims that it lacked, or raise for what is out of range or missing."""
     faults = []
     if not 0 < energy <= 1:
         faults.append(f"energy is a share in (0, 1]; got {energy!r}.")
@@ -131,32 +143,39 @@ def update_spectra(
             f"{NAME} takes the spectrum of one sample's tokens, but the trajectory has no dim 'token'. Pass pool=True "
             "for the spectrum of all samples' updates."
         )
-    rows = prepared.sizes["token"] * (prepared.sizes["sample"] if pool else 1)
+    return prepared, lacking
+
+
+def number_of_modes(rows: int, features: int, n_modes: int | None, center: bool) -> int:
+    """Return how many singular values of a matrix of this size to give, or raise if there are too few."""
     if center and rows < 2:
         raise TrajectoryError(f"{NAME} with center=True needs at least two rows a matrix; got {rows}.")
-    features = prepared.sizes["feature"]
     modes = min(rows, features)
     if n_modes is not None and n_modes > modes:
         raise ParameterError(
             f"{NAME} was asked for n_modes={n_modes}, but a matrix of {rows} rows and {features} features has {modes}. "
             "Ask for fewer, or leave n_modes out."
         )
-    kept = modes if n_modes is None else int(n_modes)
-    if pool:
-        result = _pooled(prepared, lacking, center, energy, kept, exact)
-    else:
-        result = _each(prepared, lacking, center, energy, kept, exact)
+    return modes if n_modes is None else int(n_modes)
+
+
+def described(
+    values: np.ndarray,
+    energy: float,
+    kept: int,
+    traj: xr.DataArray,
+    lacking: Sequence[str],
+    center: bool,
+    exact: bool,
+) -> xr.Dataset:
+    """Return the pooled result of a prepared trajectory's singular values (block, mode)."""
+    result = label(pooled_variables(values, energy, kept), traj, lacking, {})
+    return _with_settings(result, kept, center, True, energy, exact)
+
+
+def _with_settings(result: xr.Dataset, kept: int, center: bool, pool: bool, energy: float, exact: bool) -> xr.Dataset:
     settings = {"center": int(center), "pool": int(pool), "energy": float(energy), "exact": int(exact)}
     return result.assign_coords(mode=np.arange(1, kept + 1)).assign_attrs(settings)
-
-
-def _difference(states: np.ndarray, block: int) -> np.ndarray:
-    """Return the updates (sample, token, feature) by the block at position ``block``, in float64.
-
-    The difference of float32 states would round away singular values far below the largest.
-    """
-    update: np.ndarray = np.subtract(states[:, block + 1], states[:, block], dtype=np.float64)
-    return update
 
 
 def _each(
@@ -171,7 +190,7 @@ def _each(
 
         def fill(part: slice) -> None:
             for block in range(depths - 1):
-                update = _difference(states[part], block)
+                update = difference(states[part], block)
                 found = lowrank.singular_values(lowrank.without_mean(update) if center else update, exact=exact)
                 values[part, block, : found.shape[-1]] = found
 
@@ -184,37 +203,3 @@ def _each(
 
     outputs = {"singular_value": ("block", "mode")} | {name: ("block",) for name in RANKS}
     return samplewise(traj, lacking, kernel, outputs, sizes={"mode": kept})
-
-
-def _pooled(
-    traj: xr.DataArray, lacking: Sequence[str], center: bool, energy: float, kept: int, exact: bool
-) -> xr.Dataset:
-    """Return one spectrum a block, over all samples' tokens."""
-    blocks, features = traj.sizes["depth"] - 1, traj.sizes["feature"]
-    rows = traj.sizes["sample"] * traj.sizes["token"]
-    values = np.zeros((blocks, min(rows, features)))
-    unresolved = np.arange(blocks)
-    if not exact and rows > features:
-        grams = [RunningGram(features, center) for _ in range(blocks)]
-        for block, update in _block_rows(traj, range(blocks)):
-            grams[block].add(update)
-        values, resolved = lowrank.singular_values_of_grams(np.stack([gram.matrix for gram in grams]))
-        unresolved = np.flatnonzero(~resolved)
-    factors = {int(block): RunningFactor(features, center) for block in unresolved}
-    if factors:
-        for block, update in _block_rows(traj, list(factors)):
-            factors[block].add(update)
-        for block, factor in factors.items():
-            found = lowrank.singular_values(factor.matrix, exact=exact)[: values.shape[1]]
-            values[block, : len(found)] = found
-    named = dict(zip(RANKS, lowrank.ranks(values, energy), strict=True))
-    variables = {name: ("block", rank) for name, rank in named.items()}
-    return label({"singular_value": (("block", "mode"), values[:, :kept]), **variables}, traj, lacking, {})
-
-
-def _block_rows(traj: xr.DataArray, blocks: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-    """Give the rows of each block's update, part by part along ``sample``."""
-    for states, where in parts(traj):
-        require_finite(states, where, NAME)
-        for block in blocks:
-            yield block, _difference(states, block).reshape(-1, states.shape[-1])

@@ -143,7 +143,7 @@ def finite_jacobian(
     if paths.chunks is not None:
         paths = paths.chunk({dim: -1 for dim in paths.dims if dim != "sample"})
         if states.chunks is None:
-            states = states.chunk(sample=paths.chunksizes["sample"])
+            states = states.chunk(sample=paths.variable.chunksizes["sample"])
 
     def kernel(block: np.ndarray, where: Where, pushed: np.ndarray) -> tuple[np.ndarray, ...]:
         pushed = as_states(pushed)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from depthflow.errors import ParameterError
 from depthflow.plot._layout import axis_label, legend, positions, ticks_across
+from depthflow.plot._quartiles import IN_MEMORY_BYTES, PERCENTILES, quartiles_by_parts
 from depthflow.plot._style import (
     GREY,
     LINE_WIDTH,
@@ -70,17 +72,20 @@ def groups(array: xr.DataArray, by: str | None, plot: str) -> list[Group]:
     ]
 
 
-def quartiles(values: xr.DataArray, dim: str) -> np.ndarray:
-    """Return the 25th, 50th and 75th percentile (3, dim) over everything else, NaN where there is nothing else.
+def quartiles(values: xr.DataArray, *along: str) -> np.ndarray:
+    """Return the 25th, 50th and 75th percentile (3, *along) over everything else, NaN where there is nothing else.
 
-    Entries that are NaN take no part.
+    Entries that are NaN take no part. Of dask-backed values, too many for memory are gone through part by part.
     """
-    rows = values.transpose(dim, ...).values.reshape(values.sizes[dim], -1).astype(np.float64)
+    sizes = [values.sizes[dim] for dim in along]
+    if values.chunks is not None and values.nbytes > IN_MEMORY_BYTES:
+        return quartiles_by_parts(values, along).reshape(3, *sizes)
+    rows = values.transpose(*along, ...).values.reshape(math.prod(sizes), -1).astype(np.float64)
     known = ~np.isnan(rows).all(axis=1)
     result = np.full((3, len(rows)), np.nan)
     if known.any():
-        result[:, known] = np.nanpercentile(rows[known], [25, 50, 75], axis=1)
-    return result
+        result[:, known] = np.nanpercentile(rows[known], PERCENTILES, axis=1)
+    return result.reshape(3, *sizes)
 
 
 def draw_curves(

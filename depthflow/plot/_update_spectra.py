@@ -93,8 +93,8 @@ def update_spectra(
 def _draw_spectra(ax: Axes, share: xr.DataArray) -> None:
     blocks, mode = positions(share, "block"), positions(share, "mode")
     colors = mpl.colormaps[SEQUENTIAL](np.linspace(0, LIGHTEST, len(blocks)))
-    for index, color in enumerate(colors):
-        ax.plot(mode, quartiles(share.isel(block=index), "mode")[1], color=color, linewidth=LINE_WIDTH)
+    for median, color in zip(quartiles(share, "block", "mode")[1], colors, strict=True):
+        ax.plot(mode, median, color=color, linewidth=LINE_WIDTH)
     ax.set_yscale("log")
     _show_what_is_accurate(ax)
     ax.set_xlabel("mode")

@@ -7,6 +7,7 @@ import pytest
 import xarray as xr
 
 import depthflow
+from depthflow import resample
 from depthflow.errors import ParameterError, TrajectoryError
 from tests.tolerances import FLOAT64, STOCHASTIC
 
@@ -31,6 +32,30 @@ def test_bootstrap_of_a_matrix_measure():
     result = depthflow.bootstrap(depthflow.similarity, flow, n=20)
     assert result.similarity_low.dims == ("block", "block_other")
     assert bool((result.similarity_low <= result.similarity_high).all())
+
+
+@pytest.mark.parametrize("chunk", [1, 2])
+def test_bootstrap_of_a_lazy_measure_is_that_of_memory(traj, chunk, monkeypatch):
+    read = []
+
+    def note(states: np.ndarray) -> np.ndarray:
+        read.append(states.size)
+        return states
+
+    expected = depthflow.bootstrap(depthflow.convergence, traj, n=20)
+    states = traj.chunk(sample=chunk).data.map_blocks(note, dtype=traj.dtype, meta=np.empty((0, 0, 0, 0)))
+    monkeypatch.setattr(resample, "PART_BYTES", 1)
+    found = depthflow.bootstrap(depthflow.convergence, traj.copy(data=states), n=20)
+    xr.testing.assert_allclose(found, expected, **FLOAT64)
+    assert sum(read) == 2 * traj.size, "once for the estimate, and once for all variables' draws"
+
+
+def test_mean_interval_is_that_of_one_table_of_draws():
+    values = np.random.default_rng(2).normal(size=57)
+    rows = np.random.default_rng(7).integers(57, size=(90, 57))
+    expected = (values.mean(), *np.percentile(values[rows].mean(axis=1), [2.5, 97.5]))
+    assert resample.mean_interval(np.append(values, np.nan), n=90, seed=7) == expected
+    assert np.isnan(resample.mean_interval(np.array([np.nan]))).all()
 
 
 def test_bootstrap_leaves_labels_out():
@@ -71,6 +96,13 @@ def test_random_directions_keep_norms_and_nothing_else(traj, chunk):
     assert null.dims == traj.dims
     cosine = (null * traj).sum("feature") / (mean_norm(traj).norm ** 2)
     assert float(np.abs(cosine).mean()) < 0.5
+
+
+def test_random_directions_of_labelled_chunks_can_be_chunked_on(traj):
+    chunked = traj.copy(data=traj.chunk(sample=1).data)
+    null = depthflow.random_directions(chunked)
+    assert null.chunksizes["sample"] == (1, 1, 1)
+    xr.testing.assert_identical(null.compute(), depthflow.random_directions(traj))
 
 
 def test_random_directions_without_optional_dims(traj):

@@ -17,9 +17,10 @@ from depthflow.errors import RecordError, SurrogateError, TrajectoryError
 from depthflow.models.detect import adapt
 from depthflow.recording.mode import undisturbed
 from depthflow.recording.replayer import Replayer
+from depthflow.recording.share import Share
 from depthflow.surrogate import lessons
 from depthflow.surrogate import stored as storing
-from depthflow.surrogate.lessons import LiveSource, Order, Share, repeatable, seeded
+from depthflow.surrogate.lessons import LiveSource, Order, repeatable, seeded
 from depthflow.surrogate.stored import StoredSource
 from tests.stacks import Chain, vit
 from tests.threads import one_thread  # noqa: F401
