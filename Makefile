@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test check docs bench bench-smoke clean
+.PHONY: setup demo test check docs bench bench-smoke registries clean
 
 setup: $(STAMP)
 
@@ -38,6 +38,9 @@ bench: setup
 
 bench-smoke: setup
 	$(BIN)/python -m benchmarks --smoke
+
+registries: setup
+	$(BIN)/python -m tests.registries --resume
 
 clean:
 	rm -rf $(VENV) docs/_build depthflow-demo

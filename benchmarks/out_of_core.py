@@ -23,6 +23,7 @@ from benchmarks._harness import Disagreement, Row
 from depthflow import analysis
 from depthflow.cases import EACH, MEASURES
 from depthflow.results import open_results
+from depthflow.store import chunk_samples
 
 if TYPE_CHECKING:
     from benchmarks._harness import Rows
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 GB = (1.0, 5.0, 20.0)
 SHAPE, TINY = (13, 197, 384), (4, 5, 8)
 """Depths, tokens and features of a ViT-S, and of the smoke run."""
-CHUNK_BYTES = 16 * 2**20
 LIMIT = 2e9
 """Bytes that the whole process may hold at its peak."""
 FLAT = 1.15
@@ -108,7 +108,7 @@ def _write(path: Path, size: float, shape: tuple[int, ...]) -> int:
     Each block moves a state less than the one before.
     """
     count = int(size * 1e9) // _sample_bytes(shape)
-    rows = max(1, min(CHUNK_BYTES // _sample_bytes(shape), COMPARED // 4))
+    rows = min(chunk_samples(_sample_bytes(shape), count), COMPARED // 2)
     depths, tokens, features = shape
     label = np.arange(count) % CLASSES
     kinds = np.array(["cls"] + ["patch"] * (tokens - 1), dtype=np.dtypes.StringDType())

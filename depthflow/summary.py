@@ -147,6 +147,7 @@ def _dmd(result: xr.Dataset) -> list[str]:
     horizons = result["horizon"].values
     shown = sorted({0, len(horizons) // 2, len(horizons) - 1})
     held = "held-out samples" if result.attrs["held_out"] else "the same samples"
+    held += f" (map fitted to {result.attrs['n_pairs']:,} steps)"
     lines = []
     for kind in _leading(token_types(result)):
         part = result.sel(token_type=kind)

@@ -62,6 +62,21 @@ class TokenLayout:
         return ", ".join(runs) + (f" ({self.grid[0]}×{self.grid[1]})" if self.grid else "")
 
 
+WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+"""Under which name ``torch.compile`` and others that leave a module's work as it is hold the module itself."""
+
+
+def plain(name: str) -> str:
+    """Return a dotted name without the parts that wrappers add; the wrappers find their module by it too."""
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
+
+
+def bare(module: Any) -> Any:
+    """Return the module inside the wrappers that leave its work as it is."""
+    inner = next((getattr(module, name) for name in WRAPPERS if hasattr(module, name)), None)
+    return module if inner is None else bare(inner)
+
+
 def json_safe(value: Any) -> bool:
     """Return whether ``value`` can be written as JSON, which knows no NaN and no Inf."""
     try:
@@ -120,7 +135,7 @@ class Adapter:
 
     def __init__(self, root: nn.Module, prefix: str = "") -> None:
         self.root = root
-        self.prefix = prefix
+        self.prefix = plain(prefix)
         self.part = root.get_submodule(prefix)
         self.refusal: Refusal | None = None
         self.named_blocks: list[tuple[str, nn.Module]] = []
@@ -180,11 +195,11 @@ class Adapter:
 
     def dotted(self, name: str) -> str:
         """Return the name inside ``root`` of the part's submodule ``name``."""
-        return f"{self.prefix}.{name}" if self.prefix else name
+        return plain(f"{self.prefix}.{name}" if self.prefix else name)
 
     def first_norm(self, names: Iterable[str]) -> str | None:
         """Return the dotted name of the first of the part's submodules ``names`` that is there and does anything."""
-        known = dict(self.part.named_modules())
+        known = {plain(name): module for name, module in self.part.named_modules()}
         found = (name for name in names if name in known and not isinstance(known[name], nn.Identity))
         return next(map(self.dotted, found), None)
 

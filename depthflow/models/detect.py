@@ -11,6 +11,7 @@ from depthflow.models.base import Adapter, Refusal
 from depthflow.models.generic import Blocks, GenericAdapter, GivenBlocks
 from depthflow.models.hub import DinoAdapter
 from depthflow.models.huggingface import HuggingFaceAdapter
+from depthflow.models.sealed import REMEDY, sealed
 from depthflow.models.timm import TimmAdapter
 from depthflow.models.torchvision import TorchvisionAdapter
 
@@ -46,10 +47,10 @@ def adapt(model: object, blocks: Blocks = None) -> Adapter:
         If ``blocks`` are not in the model.
     """
     if not isinstance(model, nn.Module):
-        raise ModelError(
-            f"needs a model, a torch.nn.Module; got {type(model).__name__}. A name such as 'timm:vit_small_patch16_224'"
-            " is understood on the command line only."
-        )
+        remedy = "A name such as 'timm:vit_small_patch16_224' is understood on the command line only."
+        if callable(model) and not isinstance(model, type):  # an exported program, or a function compiled of a module
+            remedy = REMEDY
+        raise ModelError(f"needs a model, a torch.nn.Module; got {type(model).__name__}. {remedy}")
     root = unwrapped(model)
     own = getattr(root, "depthflow_adapter", None)
     found = own() if callable(own) else _found(root)
@@ -69,6 +70,10 @@ def _found(root: nn.Module) -> Adapter:
         )
         return adapter
     generic = GenericAdapter(root)
+    reason = sealed(root)
+    if reason is not None:
+        generic.named_blocks, generic.refusal = [], reason
+        return generic
     if usable or any(not adapter.prefix for adapter in known):
         return (usable or known)[0]
     return generic if generic.refusal is None or not known else known[0]

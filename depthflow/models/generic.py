@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from torch import Tensor, nn
 
 from depthflow.errors import ParameterError
-from depthflow.models.base import Adapter, Call, Refusal, TokenLayout
+from depthflow.models.base import Adapter, Call, Refusal, TokenLayout, bare, plain
 from depthflow.models.vit import VisionTransformer
 from depthflow.schema import CLS, DISTILLATION, REGISTER
 
@@ -25,8 +25,9 @@ def flatten(blocks: Iterable[tuple[str, nn.Module]]) -> list[tuple[str, nn.Modul
     """Return the blocks with chunks of blocks (lists in the list) opened and ``nn.Identity`` padding left out."""
     flat: list[tuple[str, nn.Module]] = []
     for name, block in blocks:
-        if isinstance(block, nn.ModuleList):
-            flat += flatten((f"{name}.{key}", child) for key, child in block.named_children())
+        chunk = bare(block)
+        if isinstance(chunk, nn.ModuleList):
+            flat += flatten((f"{name}.{key}", child) for key, child in chunk.named_children())
         elif not isinstance(block, nn.Identity):
             flat.append((name, block))
     return flat
@@ -34,13 +35,15 @@ def flatten(blocks: Iterable[tuple[str, nn.Module]]) -> list[tuple[str, nn.Modul
 
 def children(name: str, container: nn.Module) -> list[tuple[str, nn.Module]]:
     """Return the blocks that ``container`` holds, by dotted name."""
+    name = plain(name)
     return flatten((f"{name}.{key}" if name else key, child) for key, child in container.named_children())
 
 
 def candidates(model: nn.Module) -> list[str]:
     """Return the dotted names of the lists in ``model`` that could be its blocks: two or more children of one class."""
     found: list[str] = []
-    for name, module in model.named_modules():
+    for path, module in model.named_modules():
+        name = plain(path)
         inside = [child for _, child in children(name, module)] if isinstance(module, CONTAINERS) else []
         alike = len(inside) > 1 and len({type(child) for child in inside}) == 1
         if (
@@ -79,7 +82,7 @@ class GenericAdapter(Adapter):
         super().__init__(root, prefix)
         self.family = f"torch/{type(self.part).__name__}"
         self.layout_must_hold = False
-        holder = getattr(self.part, "blocks", None)
+        holder = bare(getattr(self.part, "blocks", None))
         if isinstance(holder, CONTAINERS):
             self.named_blocks = children(self.dotted("blocks"), holder)
         if not self.named_blocks:
@@ -180,17 +183,17 @@ class GivenBlocks(Adapter):
 
 def _given(root: nn.Module, blocks: Blocks) -> list[tuple[str, nn.Module]]:
     if isinstance(blocks, str):
-        path = blocks.replace("_orig_mod.", "")
+        path = plain(blocks)
         try:
             module = root.get_submodule(path)
         except AttributeError as error:
             raise ParameterError(
                 f"blocks={blocks!r} is not in {type(root).__name__}: {error}. {_lists(root)}"
             ) from None
-        named = children(path, module) if isinstance(module, CONTAINERS) else [(path, module)]
+        named = children(path, bare(module)) if isinstance(bare(module), CONTAINERS) else [(path, module)]
     else:
         parts = blocks if isinstance(blocks, Sequence | nn.ModuleList | nn.Sequential) else [blocks]
-        names = {id(module): name for name, module in root.named_modules(remove_duplicate=False)}
+        names = {id(module): plain(name) for name, module in root.named_modules(remove_duplicate=False)}
         strange = next((part for part in parts if id(part) not in names), None)
         if strange is not None:
             raise ParameterError(

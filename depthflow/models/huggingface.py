@@ -9,30 +9,68 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from depthflow.models.base import Adapter, Call, Refusal, TokenLayout
-from depthflow.models.generic import CONTAINERS, candidates, children, remedy, square
-from depthflow.schema import CLS, DISTILLATION, PATCH, REGISTER, TOKEN
+from depthflow.models.generic import candidates, children, remedy
+from depthflow.models.huggingface_stacks import find_stacks, has_attention
+from depthflow.models.huggingface_tokens import embeddings, layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FIRST_IS_CLS = {
-    "albert", "bert", "camembert", "convbert", "data2vec-text", "deberta", "deberta-v2", "distilbert", "electra",
-    "ernie", "ibert", "layoutlm", "layoutlmv3", "longformer", "megatron-bert", "mobilebert", "modernbert", "mpnet",
-    "nystromformer", "rembert", "roberta", "roberta-prelayernorm", "roformer", "squeezebert", "xlm-roberta",
-    "xlm-roberta-xl",
-}  # fmt: skip
-"""``config.model_type`` of the text models whose tokenizer puts a class token first."""
-
-SHUFFLED = {"vit_mae"}
-"""Models that drop patches at random and keep the rest in shuffled order, so that no patch has a place."""
-
 NOT_ARCHITECTURE = {"_name_or_path", "transformers_version"}
 """Keys of a configuration that say where weights lay and who wrote it."""
 
+PARTS = (
+    "keeps the attention and the MLP of its layers in lists of their own, so that no module maps its stream one layer "
+    "on",
+    "Use a model whose layers are modules, such as XLM-RoBERTa.",
+)
+QUERIES = (
+    "joins its query tokens to its states on the way and masks them by what it predicts between its blocks, so that "
+    "its blocks carry no one trajectory",
+    "Record the backbone that it was made from, such as DINOv2.",
+)
+GUESS = (
+    "adds its own early guess of the text to its states half way, so that one block is not given what the one before "
+    "it returns",
+    "Pass blocks=[…] with the layers of one half.",
+)
+NO_STREAM = {
+    "eomt": QUERIES,
+    "eomt_dinov3": QUERIES,
+    "flaubert": PARTS,
+    "granite_speech_encoder": GUESS,
+    "granite_speech_plus_encoder": GUESS,
+    "hrm_text": (
+        "runs two stacks in turns, each on its own state plus the other's, so that no one trajectory goes through them",
+        "Use a model with one residual stream.",
+    ),
+    "reformer": (
+        "has reversible layers, which carry two streams side by side, so that no one tensor is its state",
+        "Use a model with one residual stream, such as Longformer for long texts.",
+    ),
+    "squeezebert": (
+        "calls the forward method of its layers itself, past the hooks that a recording takes their states by",
+        "Use a model that calls its layers as modules, such as MobileBERT.",
+    ),
+    "videomt": QUERIES,
+    "xlm": PARTS,
+}
+"""Models, by ``config.model_type``, in which no block hands one residual stream on: why, and what to do."""
+
+EVEN_STAGES = {"swin2sr"}
+"""Models with stages of equal shape."""
+
 NORMS = (
     "layernorm", "norm", "post_layernorm", "final_layer_norm", "final_layernorm", "ln_f", "ln_post", "final_norm",
-    "layer_norm",
+    "layer_norm", "norm_f", "ln_out", "out_norm", "output_layernorm", "rms_norm",
 )  # fmt: skip
+
+OWN_NORMS: dict[str, str | None] = {
+    "data2vec-audio": None, "esm": "encoder.emb_layer_norm_after", "layoutlmv3": None,
+    "lfm2": "embedding_norm", "lfm2_moe": "embedding_norm", "lfm3": "embedding_norm", "megatron-bert": "encoder.ln",
+    "roberta-prelayernorm": "LayerNorm", "sew": None, "sew-d": None, "xlm-roberta-xl": "encoder.LayerNorm",
+}  # fmt: skip
+"""The final norm, by ``config.model_type``, where its name says something else, or a norm of that name is another."""
 
 
 class HuggingFaceAdapter(Adapter):
@@ -46,45 +84,45 @@ class HuggingFaceAdapter(Adapter):
         self.config: Any = getattr(self.part, "config", None)
         # A model for a task keeps its backbone under base_model_prefix; what a decoder or head adds is not its stream.
         backbone = getattr(self.part, getattr(self.part, "base_model_prefix", "") or "", self.part)
-        stacks = list(self._stacks(backbone if isinstance(backbone, nn.Module) else self.part))
+        stacks = list(find_stacks(self.part, backbone if isinstance(backbone, nn.Module) else self.part))
         self.refusal = self._refuse([name for name, _ in stacks])
         if len(stacks) == 1:
             self.named_blocks = children(self.dotted(stacks[0][0]), stacks[0][1])
 
-    def _stacks(self, backbone: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-        """Yield the outermost lists of layers in ``backbone``, by their names in the part."""
-        outer: list[str] = []
-        inside = {id(module) for module in backbone.modules()}
-        for name, module in self.part.named_modules():
-            if id(module) not in inside or any(name.startswith(f"{other}.") for other in outer):
-                continue
-            layers = [child for _, child in children("", module)] if isinstance(module, CONTAINERS) else []
-            if layers and all(map(self._is_layer, layers)):
-                outer.append(name)
-                yield name, module
-
-    def _is_layer(self, module: nn.Module) -> bool:
-        """Return whether the model names the module's class as what makes its hidden states."""
-        module = getattr(module, "_orig_mod", module)
-        classes = getattr(module, "stands_for", type(module)).__mro__
-        record = (getattr(self.part, "_can_record_outputs", None) or {}).get("hidden_states")
-        for wanted in record if isinstance(record, list | tuple) else [record]:
-            target = getattr(wanted, "target_class", None) or getattr(wanted, "class_name", None) or wanted
-            if target in classes or any(kind.__name__ == target for kind in classes):
-                return True
-        # In models without such a record, every layer of a stack is one that gradients may be checkpointed at.
-        return any(kind.__name__ == "GradientCheckpointingLayer" for kind in classes)
-
     def _refuse(self, stacks: list[str]) -> Refusal | None:
-        stages = getattr(self.config, "depths", None)
-        if isinstance(stages, list | tuple) and len(stages) > 1:
+        kind = getattr(self.config, "model_type", "")
+        if kind in NO_STREAM:
+            return Refusal(f"{self.family} {NO_STREAM[kind][0]}.", NO_STREAM[kind][1])
+        if getattr(self.config, "use_mid_position_embeddings", False):
+            return Refusal(
+                f"{self.family} adds position embeddings to its states between its blocks "
+                "(config.use_mid_position_embeddings), so that no block is given what the one before it returns.",
+                "Pass blocks= with the list of its layers to record what each of them returns all the same.",
+            )
+        rescaled = getattr(self.config, "rescale_every", 0)
+        if rescaled and self.config.num_hidden_layers > rescaled:
+            return Refusal(
+                f"{self.family} halves its states after every {rescaled} blocks in evaluation mode "
+                "(config.rescale_every), and its weights with them, so that its depths have no common scale.",
+                "Set model.config.rescale_every = 0 before the model first runs in evaluation mode.",
+            )
+        if self._is_packed(""):
+            return Refusal(
+                f"{self.family} packs the patches of all images into one sequence, so that its states have no axis of "
+                "samples.",
+                "Record the language model behind it, or an image model that keeps its samples apart.",
+            )
+        counts = (getattr(self.config, name, None) for name in ("depths", "depth", "block_sizes"))
+        stages = next((count for count in counts if isinstance(count, list | tuple)), ())
+        if len(stages) > 1 and kind not in EVEN_STAGES:
             return Refusal(
                 f"{self.family} is hierarchical: its {len(stages)} stages of {', '.join(map(str, stages))} blocks "
                 "differ in the shape of their states, so they have no common space.",
                 "Pass blocks=[…] with the blocks of one stage of equal shape, or use an isotropic model.",
             )
         if len(stacks) > 1:
-            listed = " or ".join(f"blocks={self.dotted(name)!r}" for name in stacks)
+            apart = [name for name in stacks if not self._is_packed(name) and not self._is_broken(name)] or stacks
+            listed = " or ".join(f"blocks={self.dotted(name)!r}" for name in apart)
             return Refusal(
                 f"{self.family} holds {len(stacks)} stacks of blocks, each with a residual stream of its own.",
                 f"Pass {listed} and inputs that its forward pass takes (for two towers, a dict with both pixel_values "
@@ -92,8 +130,20 @@ class HuggingFaceAdapter(Adapter):
                 "pixel_values).",
             )
         if not stacks:
-            return Refusal(f"{self.family} keeps no list of transformer layers.", remedy(candidates(self.root)))
+            mixing = [name for name in candidates(self.root) if has_attention(self.root.get_submodule(name))]
+            return Refusal(f"{self.family} keeps no list of transformer layers.", remedy(mixing))
         return None
+
+    def _is_broken(self, stack: str) -> bool:
+        """Return whether the tower around ``stack`` is of a type whose blocks hand no one stream on."""
+        around = (self.part.get_submodule(stack.rsplit(".", count)[0]) for count in range(1, stack.count(".") + 1))
+        return any(getattr(getattr(tower, "config", None), "model_type", "") in NO_STREAM for tower in around)
+
+    def _is_packed(self, stack: str) -> bool:
+        """Return whether the part's own forward, or that of the tower around ``stack``, is told each image's grid."""
+        around = [stack.rsplit(".", count)[0] for count in range(1, stack.count(".") + 1)] if stack else [""]
+        takes = (set(signature(self.part.get_submodule(name).forward).parameters) for name in around)
+        return any({"grid_thw", "image_grid_thw"} & names and "input_ids" not in names for names in takes)
 
     @contextmanager
     def replayable(self) -> Iterator[None]:
@@ -143,47 +193,15 @@ class HuggingFaceAdapter(Adapter):
 
     def layout(self, call: Call | None = None) -> TokenLayout | None:
         """Return the layout of images by the embeddings' tokens, of text by the attention mask."""
-        takes = getattr(self.part, "main_input_name", "")
-        if takes == "pixel_values":
-            return self._image(call)
-        return self._text(call) if takes == "input_ids" and call else None
+        tower = self._tower()
+        return layout(self.part, tower, tower.config, call)
 
-    def _prefix_tokens(self) -> list[str]:
-        named = (module for module in self.part.modules() if type(module).__name__.endswith("Embeddings"))
-        embeddings = next(named, None)
-        held = dict(embeddings.named_parameters(recurse=False)) if embeddings is not None else {}
-        cls = [CLS] * held["cls_token"].shape[1] if "cls_token" in held else [CLS] * ("class_embedding" in held)
-        dist = [DISTILLATION] * ("distillation_token" in held)
-        return cls + dist + [REGISTER] * int(getattr(self.config, "num_register_tokens", None) or 0)
-
-    def _image(self, call: Call | None) -> TokenLayout | None:
-        images = call.tensor("pixel_values") if call else None
-        if call and images is not None and images.ndim == 3:
-            types = [*self._prefix_tokens(), *[PATCH] * images.shape[1]]
-            return TokenLayout.padded(types, call.kwargs.get("pixel_attention_mask"))
-        patch, size = square(getattr(self.config, "patch_size", None)), None
-        if call is None:
-            size = square(getattr(self.config, "image_size", None))
-        elif images is not None and images.ndim == 4:
-            size = images.shape[2], images.shape[3]
-        if patch is None or size is None:
-            return None
-        grid = size[0] // patch[0], size[1] // patch[1]
-        if self.config.model_type in SHUFFLED:
-            kept = int(grid[0] * grid[1] * (1 - self.config.mask_ratio))
-            return TokenLayout((*self._prefix_tokens(), *[PATCH] * kept))
-        return TokenLayout.image(self._prefix_tokens(), grid)
-
-    def _text(self, call: Call) -> TokenLayout | None:
-        ids = call.tensor("input_ids")
-        if ids is None or ids.ndim != 2:
-            return None
-        layout = TokenLayout.padded([TOKEN] * ids.shape[1], call.kwargs.get("attention_mask"))
-        # The class token is one and the same id; where the first ids differ, the text was cut without it.
-        same = bool((ids[:, 0] == ids[0, 0]).all())
-        if self.config.model_type in FIRST_IS_CLS and same and layout.types[0] == TOKEN and 0 not in layout.ragged:
-            return TokenLayout((CLS, *layout.types[1:]), ragged=layout.ragged)
-        return layout
+    def _tower(self) -> Any:
+        """Return the smallest part around the layers that makes their tokens: the whole may not know of them."""
+        inside = self.names[0].removeprefix(f"{self.prefix}." if self.prefix else "") if self.named_blocks else ""
+        around = (self.part.get_submodule(inside.rsplit(".", count)[0]) for count in range(1, inside.count(".") + 1))
+        fits = (module for module in around if hasattr(module, "config") and embeddings(module) is not None)
+        return next(fits, self.part)
 
     def width(self) -> int | None:
         """Return ``config.hidden_size``."""
@@ -194,6 +212,12 @@ class HuggingFaceAdapter(Adapter):
         """Return the norm that lies beside the list of layers, or beside what holds it."""
         if not self.named_blocks:
             return None
+        kind = getattr(self.config, "model_type", "")
+        if kind in OWN_NORMS:
+            own = OWN_NORMS[kind]
+            return None if own is None else self._own_norm(own)
+        if getattr(self.config, "do_stable_layer_norm", None) is False:
+            return None  # speech models whose blocks are post-norm: the norm beside the layers is before them
         stack = self.named_blocks[0][0].removeprefix(f"{self.prefix}." if self.prefix else "").rsplit(".", 1)[0]
         while stack:
             stack = stack.rpartition(".")[0]
@@ -201,3 +225,7 @@ class HuggingFaceAdapter(Adapter):
             if found:
                 return found
         return None
+
+    def _own_norm(self, name: str) -> str | None:
+        backbone = getattr(self.part, "base_model_prefix", "")
+        return self.first_norm([name, f"{backbone}.{name}"])

@@ -6,30 +6,55 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from depthflow.models.base import Adapter, Call, Refusal, TokenLayout, json_safe
+from depthflow.models.base import Adapter, Call, Refusal, TokenLayout, bare, json_safe
 from depthflow.models.generic import CONTAINERS, candidates, children, remedy, square
 from depthflow.schema import CLS, DISTILLATION, PATCH, REGISTER
 
 ARGUMENTS = ("num_classes", "in_chans", "global_pool")
 """What a model's attributes say of how it was made; they follow a change of its head, unlike the arguments kept."""
 
+STREAMS = {
+    "CrossVit": "one of small patches and one of large",
+    "TNT": "one of the pixels within each patch and one of the patches",
+}
+"""Models whose blocks pass on two states side by side, and what these are."""
+
 PREPROCESSING_KEYS = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
 
 
 class TimmAdapter(Adapter):
-    """A model of timm that keeps its blocks in ``blocks``."""
+    """A model of timm that keeps its blocks in ``blocks``, or whose ``encoder`` does."""
 
     library = "timm"
 
     def __init__(self, root: nn.Module, prefix: str = "") -> None:
         super().__init__(root, prefix)
         self.family = f"timm/{type(self.part).__name__}"
-        holder = getattr(self.part, "blocks", None)
+        inner = bare(getattr(self.part, "encoder", None))
+        wrapped = isinstance(inner, nn.Module) and hasattr(inner, "blocks") and not hasattr(self.part, "blocks")
+        self.body: nn.Module = inner if wrapped else self.part
+        """The module that holds the blocks: a classifier may keep them in its encoder."""
+        self.body_name = "encoder." if wrapped else ""
+        holder = bare(getattr(self.body, "blocks", None))
         if isinstance(holder, CONTAINERS):
-            self.named_blocks = children(self.dotted("blocks"), holder)
+            self.named_blocks = children(self.dotted(f"{self.body_name}blocks"), holder)
         self.refusal = self._refuse()
 
     def _refuse(self) -> Refusal | None:
+        streams = STREAMS.get(type(self.part).__name__)
+        if streams is not None:
+            return Refusal(
+                f"{self.family} passes two streams through its blocks, {streams}, so its state is not one tensor "
+                "(sample, token, feature).",
+                "Use a model with one residual stream.",
+            )
+        joins = getattr(self.body, "local_up_to_layer", 0)
+        if 0 < joins < len(self.named_blocks):
+            return Refusal(
+                f"{self.family} joins its class token to the patches at block {joins + 1}, so its states have one "
+                "token less before than after.",
+                f"Pass blocks=[…] with the blocks on one side, model.blocks[:{joins}] or model.blocks[{joins}:].",
+            )
         stages = [dict(stage) for stage in getattr(self.part, "feature_info", None) or []]
         shapes = list(dict.fromkeys((stage.get("reduction"), stage.get("num_chs")) for stage in stages))
         if len(shapes) > 1:
@@ -50,9 +75,11 @@ class TimmAdapter(Adapter):
 
     def prefix_tokens(self) -> list[str]:
         """Return the types of the tokens before the patches inside the blocks."""
-        part = self.part
-        if hasattr(part, "blocks_token_only") or hasattr(part, "cls_attn_blocks"):
+        part = self.body
+        if any(hasattr(part, name) for name in ("blocks_token_only", "cls_attn_blocks")):
             return []  # CaiT and XCiT join the class token after these blocks
+        if getattr(part, "local_up_to_layer", 0) > 0:
+            return []  # and so does a ConViT of local blocks only; others are refused
         has_cls = getattr(part, "has_class_token", None)
         if has_cls is None:
             has_cls = isinstance(getattr(part, "cls_token", None), Tensor)
@@ -74,7 +101,7 @@ class TimmAdapter(Adapter):
         return TokenLayout.image(self.prefix_tokens(), grid) if grid else None
 
     def _grid(self, images: Tensor | None) -> tuple[int, int] | None:
-        holders = (getattr(self.part, name, None) for name in ("patch_embed", "stem", "embeds"))
+        holders = (getattr(self.body, name, None) for name in ("patch_embed", "stem", "embeds"))
         embed = next((holder for holder in holders if holder is not None), None)
         fixed = square(getattr(embed, "grid_size", None))
         if images is None and fixed:
@@ -94,12 +121,13 @@ class TimmAdapter(Adapter):
 
     def width(self) -> int | None:
         """Return ``embed_dim``."""
-        width = getattr(self.part, "embed_dim", None) or getattr(self.part, "num_features", None)
+        width = getattr(self.body, "embed_dim", None) or getattr(self.body, "num_features", None)
         return width if isinstance(width, int) else None
 
     def final_norm(self) -> str | None:
-        """Return ``norm``, or ``fc_norm`` in models that norm after pooling."""
-        return self.first_norm(["norm", "fc_norm"])
+        """Return ``norm``, or that of a projector or a classifier, ``fc_norm`` in models that norm after pooling."""
+        inside = [f"{self.body_name}{name}" for name in ("norm", "merger.norm")]
+        return self.first_norm([*inside, "norm", "fc_norm"])
 
     def preprocessing(self) -> dict[str, Any] | None:
         """Return timm's data configuration of the weights."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from depthflow.models.base import Adapter, Call, Refusal, TokenLayout
+from depthflow.models.base import Adapter, Call, Refusal, TokenLayout, bare
 from depthflow.models.generic import CONTAINERS, candidates, children, remedy
 from depthflow.schema import CLS
 
@@ -17,6 +17,10 @@ ARGUMENTS = (
 )  # fmt: skip
 
 
+HIERARCHICAL = ("MViT", "MaxVit", "Swin")
+"""Transformers whose states change shape with depth, by a part of their class's name."""
+
+
 class TorchvisionAdapter(Adapter):
     """``torchvision.models.VisionTransformer``: a class token, then a square of patches."""
 
@@ -26,10 +30,10 @@ class TorchvisionAdapter(Adapter):
         super().__init__(root, prefix)
         kind = type(self.part).__name__
         self.family = f"torchvision/{kind}"
-        layers = getattr(getattr(self.part, "encoder", None), "layers", None)
+        layers = bare(getattr(getattr(self.part, "encoder", None), "layers", None))
         if isinstance(layers, CONTAINERS):
             self.named_blocks = children(self.dotted("encoder.layers"), layers)
-        elif "Swin" in kind or "MaxVit" in kind:
+        elif any(part in kind for part in HIERARCHICAL):
             self.refusal = Refusal(
                 f"{self.family} is hierarchical: its states change shape with depth, so they have no common space.",
                 "Pass blocks=[…] with the blocks of one stage of equal shape, or use an isotropic model.",

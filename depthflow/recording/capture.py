@@ -117,7 +117,8 @@ class Capture:
         """Return pinned memory (depth, sample, token, feature) to which copies need not be waited for."""
         depths, tokens, features = self._shape or (0, 0, 0)
         if self._staging is None or self._staging.shape[1] < self._samples:
-            self._staging = torch.empty((depths, self._samples, tokens, features), dtype=self.dtype, pin_memory=True)
+            shape = depths, self._samples, tokens, features
+            self._staging = torch.empty(shape, dtype=self.dtype, device="cpu", pin_memory=True)
         return self._staging
 
     def _require_finite(self, modules: Sequence[str]) -> None:

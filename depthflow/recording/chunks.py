@@ -70,7 +70,7 @@ class Buffer:
         self.start = self.stop = 0
         self.pending: list[Future[None]] = []
         """What still reads the rows."""
-        self._rows = torch.empty(0)
+        self._rows = torch.empty(0, device="cpu")
         self._columns: dict[str, np.ndarray] = {}
 
     def begin(self, start: int, rows: Tensor | None = None, columns: Mapping[str, np.ndarray] | None = None) -> None:
@@ -91,7 +91,7 @@ class Buffer:
         used = self.stop - self.start
         old = self._rows
         if old.shape[1:] != shape or old.dtype != dtype or used + samples > len(old):
-            self._rows = torch.empty((used + max(samples, ahead), *shape), dtype=dtype)
+            self._rows = torch.empty((used + max(samples, ahead), *shape), dtype=dtype, device="cpu")
             if used:
                 self._rows[:used] = old[:used]
         return self._rows[used : used + samples]

@@ -155,6 +155,12 @@ class Tape:
                 "Wrap each block so that its output is flattened to these axes, and pass blocks=[…] with the wrappers.",
             )
         if first[0] != self._samples:
+            if first[0] == 1:
+                return Refusal(
+                    f"{family} packs the tokens of {self._samples} samples into one sequence, of shape {first}; a "
+                    "trajectory needs (sample, token, feature).",
+                    "Pass batch_size=1, or batches of one sample.",
+                )
             seen = "(token, sample, feature)" if first[1] == self._samples else f"{first[0]} samples"
             return Refusal(
                 f"the blocks of {family} pass on states of shape {first} for {self._samples} samples, which reads as "

@@ -33,6 +33,11 @@ def differentiable(adapter: Adapter) -> Iterator[None]:
     Fused attention can be differentiated once only; attention written out differs from it by rounding.
     """
     parameters = [(parameter, parameter.requires_grad) for parameter in adapter.root.parameters()]
+    if any(parameter.is_inference() for parameter, _ in parameters):
+        raise RecordError(
+            "no gradient passes through weights made in torch.inference_mode. Give `copy.deepcopy(model)`, made "
+            "outside of it."
+        )
     fast = torch.backends.mha.get_fastpath_enabled()
     try:
         torch.backends.mha.set_fastpath_enabled(False)

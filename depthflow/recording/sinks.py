@@ -94,7 +94,7 @@ class MemorySink(Sink[xr.DataArray]):
         """Return all states (sample, depth, token, feature); each part is freed as it is copied."""
         if len(self._parts) == 1:
             return self._parts[0][: self._used[0]]
-        whole = torch.empty((sum(self._used), *self._shape), dtype=self._dtype)
+        whole = torch.empty((sum(self._used), *self._shape), dtype=self._dtype, device="cpu")
         start = 0
         for used in self._used:
             whole[start : start + used] = self._parts.pop(0)[:used]
@@ -105,5 +105,5 @@ class MemorySink(Sink[xr.DataArray]):
         shape = (samples, *self._shape)
         need = int(np.prod(shape)) * self._dtype.itemsize
         require(need, f"a recording of {' × '.join(map(str, shape))} states (sample × depth × token × feature)")
-        self._parts.append(torch.empty(shape, dtype=self._dtype))
+        self._parts.append(torch.empty(shape, dtype=self._dtype, device="cpu"))
         self._used.append(0)

@@ -18,6 +18,7 @@ import zarr
 
 from depthflow.errors import ParameterError, RecordError, StoreError
 from depthflow.models.fingerprint import fingerprint
+from depthflow.models.placement import Weights
 from depthflow.recording.chunks import Buffer, Grid
 from depthflow.recording.memory import readable
 from depthflow.recording.sinks import Sink
@@ -60,7 +61,7 @@ def settings(adapter: Adapter, feed: Feed, *, tokens: Any, depths: Sequence[int]
     """
     found = {
         "model": adapter.name(),
-        "weights": fingerprint(adapter.root.state_dict()),
+        "weights": fingerprint(Weights(adapter.root)),
         "blocks": adapter.names,
         "tokens": np.asarray(tokens).tolist() if not isinstance(tokens, str | None) else tokens,
         "depths": None if depths is None else list(depths),

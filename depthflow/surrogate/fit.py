@@ -13,6 +13,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from depthflow.errors import ParameterError, SurrogateError, raise_faults, whole_number_fault
 from depthflow.models.detect import adapt
 from depthflow.models.fingerprint import fingerprint
+from depthflow.models.placement import Weights, tensors
 from depthflow.recording.assemble import provenance
 from depthflow.recording.memory import require
 from depthflow.recording.mode import undisturbed
@@ -177,7 +178,7 @@ def fit_surrogate(
             surrogate = RecurrentSurrogate(adapter.root, made)
         surrogate.settings = settings
         surrogate.teacher = provenance(adapter) | {
-            "weights": fingerprint(adapter.root.state_dict()),
+            "weights": fingerprint(Weights(adapter.root)),
             "recipe": samples.recipe(home),
             "samples": count,
             "seed": seed,
@@ -213,6 +214,10 @@ def _check(settings: object, n_phases: int, contiguous: object, augment: object,
 
 
 def _require_full_precision(adapter: Adapter) -> None:
+    if any(tensor.is_meta for tensor in tensors(adapter.root)):
+        raise SurrogateError(
+            f"{NAME} copies the model's weights, some of which are offloaded. Load the model whole into memory."
+        )
     reduced = {
         p.dtype for block in adapter.blocks for p in block.parameters() if p.is_floating_point()
     } - FULL_PRECISION

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from depthflow.errors import ParameterError, SurrogateError, raise_faults, whole_number_fault
 from depthflow.models.detect import adapt
 from depthflow.models.fingerprint import fingerprint
+from depthflow.models.placement import Weights
 from depthflow.recording.feed import Feed
 from depthflow.recording.mode import undisturbed
 from depthflow.recording.session import Session
@@ -205,7 +206,7 @@ def _require_its_teacher(surrogate: RecurrentSurrogate, adapter: Adapter) -> Non
     """Raise before anything runs if the surrogate was fitted to another model, as far as that is known."""
     require_alike(surrogate, len(adapter.named_blocks))
     weights = surrogate.teacher.get("weights")
-    if weights is not None and weights != fingerprint(adapter.root.state_dict()):
+    if weights is not None and weights != fingerprint(Weights(adapter.root)):
         raise SurrogateError(
             f"the surrogate was fitted to other weights of {surrogate.teacher.get('model', 'its teacher')} than this "
             "model has (trained on since, converted to another precision, or wrapped?). Give the model that it was "

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+import torchvision
 import transformers
 from torch import Tensor, nn
 
@@ -42,6 +43,54 @@ def hf_swin() -> nn.Module:
 def clip() -> nn.Module:
     config = transformers.CLIPConfig(text_config={**HF, **VOCABULARY}, vision_config=HF_IMAGE)
     return transformers.CLIPModel(config)
+
+
+def crossvit() -> nn.Module:
+    sizes = {
+        "img_size": 48,
+        "img_scale": (1.0, 1.0),
+        "patch_size": (12, 16),
+        "embed_dim": (12, 24),
+        "num_heads": (3, 3),
+    }
+    return timm.create_model("crossvit_9_240", pretrained=False, depth=((1, 3, 0), (1, 3, 0)), **sizes)
+
+
+def tnt() -> nn.Module:
+    sizes = {"img_size": SIDE, "embed_dim": WIDTH, "inner_dim": 12, "num_heads_outer": HEADS, "depth": 2}
+    return timm.create_model("tnt_s_patch16_224", pretrained=False, **sizes)
+
+
+@pytest.mark.parametrize(
+    ("build", "streams"),
+    [(crossvit, "one of small patches and one of large"), (tnt, "one of the pixels within each patch")],
+)
+def test_models_of_two_streams_are_refused(build: Any, streams: str) -> None:
+    model = build()
+    with pytest.raises(UnsupportedModelError, match=rf"passes two streams .*{streams}.*not one tensor.*one residual"):
+        depthflow.record(model, images(), progress=False)
+    assert not depthflow.inspect(model).supported
+
+
+def test_a_token_that_joins_on_the_way_is_refused_and_each_side_can_be_recorded() -> None:
+    model = timm_model("convit_tiny", embed_dim=WIDTH // HEADS, local_up_to_layer=3)()
+    with pytest.raises(
+        UnsupportedModelError, match=r"joins its class token .* block 4, .*blocks\[:3\] or .*blocks\[3:\]"
+    ):
+        depthflow.record(model, images(), progress=False)
+    before = depthflow.record(model, images(), blocks=list(model.blocks[:3]), progress=False)
+    after = depthflow.record(model, images(), blocks=list(model.blocks[3:]), progress=False)
+    assert (before.shape, after.shape) == ((3, 4, 16, WIDTH), (3, 3, 17, WIDTH))
+
+
+def test_a_transformer_of_torchvision_that_shrinks_its_states_is_called_hierarchical() -> None:
+    with torch.device("meta"):
+        model = torchvision.models.get_model("mvit_v1_b", weights=None)
+    info = depthflow.inspect(model)
+    assert not info.supported
+    assert info.reason == (
+        "torchvision/MViT is hierarchical: its states change shape with depth, so they have no common space."
+    )
 
 
 @pytest.mark.parametrize(
@@ -206,10 +255,119 @@ def test_two_backbones_in_one_module_are_refused() -> None:
         depthflow.record(model, images())
 
 
+def yolos(**more: Any) -> nn.Module:
+    config = {**HF_IMAGE, "image_size": [SIDE, SIDE], "num_detection_tokens": 9, **more}
+    return transformers.YolosModel(transformers.YolosConfig(**config))
+
+
 def test_a_layout_that_does_not_fit_is_an_error_and_can_be_overridden() -> None:
-    config = transformers.YolosConfig(**{**HF_IMAGE, "image_size": [SIDE, SIDE]}, num_detection_tokens=9)
-    model = transformers.YolosModel(config)
-    with pytest.raises(RecordError, match=r"passes on 26 tokens, but its structure says 17.*blocks='encoder.layer'"):
+    model = transformers.ViTModel(transformers.ViTConfig(**HF_IMAGE))
+    model.config.num_register_tokens = 9
+    with pytest.raises(RecordError, match=r"passes on 17 tokens, but its structure says 26.*blocks='layers'"):
         depthflow.record(model, {"pixel_values": images()}, progress=False)
-    traj = depthflow.record(model, {"pixel_values": images()}, blocks="encoder.layer", progress=False)
-    assert traj.token_type.values.tolist() == ["token"] * 26
+    traj = depthflow.record(model, {"pixel_values": images()}, blocks="layers", progress=False)
+    assert traj.token_type.values.tolist() == ["token"] * 17
+
+
+def test_states_that_change_between_the_blocks_are_refused() -> None:
+    model = yolos()
+    with pytest.raises(UnsupportedModelError, match=r"adds position embeddings .* between its blocks.*Pass blocks="):
+        depthflow.record(model, {"pixel_values": images()}, progress=False)
+    assert depthflow.record(model, {"pixel_values": images()}, blocks="encoder.layer", progress=False).shape[2] == 26
+    plain = depthflow.record(yolos(use_mid_position_embeddings=False), {"pixel_values": images()}, progress=False)
+    assert plain.token_type.values.tolist() == ["cls", *["patch"] * 16, *["token"] * 9]
+
+
+def rwkv(**more: Any) -> nn.Module:
+    sizes = {"hidden_size": WIDTH, "attention_hidden_size": WIDTH, "num_hidden_layers": 4, "vocab_size": 99}
+    return transformers.RwkvModel(transformers.RwkvConfig(**sizes, **more))
+
+
+def test_states_that_are_halved_on_the_way_are_refused_and_can_be_kept_whole() -> None:
+    ids = {"input_ids": torch.randint(3, 99, (3, 7))}
+    model = rwkv(rescale_every=2)
+    with pytest.raises(UnsupportedModelError, match=r"halves its states after every 2 blocks.*rescale_every = 0"):
+        depthflow.record(model, ids, progress=False)
+    model.config.rescale_every = 0
+    assert depthflow.record(model, ids, progress=False).sizes["depth"] == 5
+    assert depthflow.inspect(rwkv(rescale_every=4)).supported
+
+
+def squeezebert() -> nn.Module:
+    return transformers.SqueezeBertModel(
+        transformers.SqueezeBertConfig(**HF, **VOCABULARY, embedding_size=WIDTH, q_groups=1, k_groups=1, v_groups=1)
+    )
+
+
+def flaubert() -> nn.Module:
+    return transformers.FlaubertModel(transformers.FlaubertConfig(n_words=99, emb_dim=WIDTH, n_layers=2, n_heads=HEADS))
+
+
+def reformer() -> nn.Module:
+    sizes = {"hidden_size": WIDTH, "num_attention_heads": HEADS, "feed_forward_size": WIDTH, "attention_head_size": 8}
+    axial = {"axial_pos_embds_dim": (8, 16), "axial_pos_shape": (4, 8), "attn_layers": ["local", "local"]}
+    return transformers.ReformerModel(transformers.ReformerConfig(**sizes, **axial, vocab_size=99))
+
+
+def qwen_vision() -> nn.Module:
+    sizes = {"embed_dim": WIDTH, "hidden_size": WIDTH, "num_heads": HEADS, "depth": 2}
+    config = transformers.Qwen2VLConfig(vision_config=sizes).vision_config
+    return transformers.models.qwen2_vl.modeling_qwen2_vl.Qwen2VisionTransformerPretrainedModel(config)
+
+
+@pytest.mark.parametrize(
+    ("build", "why"),
+    [
+        (squeezebert, r"calls the forward method of its layers itself, past the hooks.*such as MobileBERT"),
+        (flaubert, r"keeps the attention and the MLP of its layers in lists of their own.*such as XLM-RoBERTa"),
+        (reformer, r"reversible layers, which carry two streams side by side.*one residual stream"),
+        (qwen_vision, r"packs the patches of all images into one sequence.*keeps its samples apart"),
+    ],
+)
+def test_models_without_one_stream_of_samples_are_refused(build: Any, why: str) -> None:
+    with pytest.raises(UnsupportedModelError, match=why):
+        depthflow.record(build(), {"input_ids": torch.randint(3, 99, (2, 7))}, progress=False)
+
+
+def test_stacks_that_nothing_marks_as_layers_are_seen() -> None:
+    """Table Transformer marks its decoder's layers only; its encoder's must not be overlooked."""
+    config = transformers.TableTransformerConfig(
+        use_timm_backbone=False,
+        backbone_config=transformers.ResNetConfig(
+            embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1], layer_type="basic", out_features=["stage2"]
+        ),
+        d_model=WIDTH, encoder_layers=2, decoder_layers=2, encoder_attention_heads=2, decoder_attention_heads=2,
+        encoder_ffn_dim=WIDTH, decoder_ffn_dim=WIDTH, num_queries=4,
+    )  # fmt: skip
+    info = depthflow.inspect(transformers.TableTransformerModel(config))
+    assert not info.supported
+    assert "blocks='encoder.layers' or blocks='decoder.layers'" in str(info.remedy)
+
+
+def test_samples_packed_into_one_sequence_are_refused_and_can_be_recorded_one_by_one() -> None:
+    model = transformers.PixtralVisionModel(transformers.PixtralVisionConfig(**{**HF_IMAGE, "num_attention_heads": 2}))
+    with pytest.raises(UnsupportedModelError, match=r"packs the tokens of 3 samples into one sequence.*batch_size=1"):
+        depthflow.record(model, images(), progress=False)
+    assert depthflow.record(model, images(), batch_size=1, progress=False).shape == (
+        3,
+        1 + HF["num_hidden_layers"],
+        16,
+        WIDTH,
+    )
+
+
+@pytest.mark.parametrize(
+    ("build", "stages"),
+    [
+        (
+            lambda: transformers.CvtModel(transformers.CvtConfig(embed_dim=[12, 24, 24], num_heads=[1, 1, 1])),
+            "1, 2, 10",
+        ),
+        (lambda: transformers.FunnelModel(transformers.FunnelConfig(vocab_size=99, d_model=WIDTH)), "4, 4, 4"),
+    ],
+    ids=["CvT", "Funnel"],
+)
+def test_stages_are_known_by_every_name_that_configurations_give_them(build: Any, stages: str) -> None:
+    info = depthflow.inspect(build())
+    assert not info.supported
+    assert f"is hierarchical: its 3 stages of {stages} blocks" in str(info.reason)

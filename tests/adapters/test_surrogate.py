@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 BY_NAME = {case.name: case for case in CASES}
 RECURRENT = {"hf ALBERT", "weight-tied"}
 REPLAYABLE = [case for case in CASES if case.name not in RECURRENT]
-POST_NORM = {"hf BERT"}
+POST_NORM = {"hf BERT", "hf MPNet, whose layers nothing marks", "hf wav2vec 2.0, whose convolutions are no blocks"}
 MORE_BRANCHES = {"timm XCiT"}
 """Whose blocks have a third branch between attention and MLP."""
 ONE_BRANCH = {"hub DINOv2 in chunks", "plain, dotted path", "plain, list of modules"}
-ROTARY = {"timm DINOv3", "hf DINOv3ViT"}
+ROTARY = {"timm DINOv3", "hf DINOv3ViT", "timm Qwen3, its encoder in a classifier"}
 IMAGES = [case for case in REPLAYABLE if "patch" in case.types and case.name not in ROTARY]
 
 pytestmark = pytest.mark.filterwarnings("ignore:fit_surrogate. the surrogate ends no nearer")

@@ -16,7 +16,7 @@ import xarray as xr
 from tqdm import tqdm
 
 import depthflow
-from depthflow import analysis, lazy, pictures, results
+from depthflow import analysis, cases, lazy, pictures, results
 from depthflow.cases import EACH, POOLED, Case
 from depthflow.errors import StoreError, TrajectoryError
 from depthflow.summary import summarize
@@ -221,3 +221,21 @@ def test_a_labelled_store_by_the_command_line(whole, tmp_path: Path, monkeypatch
     names = {path.name for path in out.iterdir()}
     assert names == {"results.zarr", "summary.txt"} | {f"{name}.png" for name in (*EACH, *POOLED)}
     assert results.open_results(out / "results.zarr")["results"]["basins"].ari.sizes == {"depth": DEPTHS}
+
+
+@pytest.mark.parametrize(
+    ("fitted", "held_out"),
+    [
+        (TOKENS * SAMPLES, [*range(1, SAMPLES, 2)]),
+        (TOKENS * 6, [*range(2, SAMPLES, 4)]),
+        (1, [SAMPLES // 2]),
+    ],
+)
+def test_a_map_is_fitted_to_evenly_spaced_samples(whole, monkeypatch, fitted, held_out) -> None:
+    monkeypatch.setattr(cases, "FITTED", fitted)
+    step = SAMPLES if len(held_out) == 1 else 2 * held_out[0]
+    found = POOLED["dmd"](Case(whole, None, 0))
+    expected = depthflow.dmd(
+        whole.isel(sample=slice(0, None, 2 * (step // 2))), ridge=cases.RIDGE, test=whole.isel(sample=held_out)
+    )
+    xr.testing.assert_identical(found, expected)
