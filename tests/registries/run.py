@@ -163,7 +163,17 @@ def write(library: str, found: list[dict[str, Any]]) -> None:
         "models": models,
     }
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    RESULTS.write_text(json.dumps(dict(sorted(results.items())), indent=1, ensure_ascii=False) + "\n")
+    RESULTS.write_text(lines(results))
+
+
+def lines(results: dict[str, Any]) -> str:
+    """Return the results as JSON with one line a model, so that a change shows which it concerns."""
+    libraries = []
+    for library, found in sorted(results.items()):
+        head = json.dumps({key: value for key, value in found.items() if key != "models"}, ensure_ascii=False)
+        models = (f"{json.dumps(name)}: {json.dumps(one, ensure_ascii=False)}" for name, one in found["models"].items())
+        libraries.append(f'"{library}": {head[:-1]}, "models": {{\n' + ",\n".join(models) + "\n}}")
+    return "{\n" + ",\n".join(libraries) + "\n}\n"
 
 
 def main() -> None:

@@ -21,7 +21,10 @@ ROPE_BY_KIND = {
 }
 
 TINY_TOWER = {
-    "vision_config": {"architecture": "vit_tiny_patch16_224", "model_args": {"img_size": SIDE, "depth": 2, "embed_dim": 48}}
+    "vision_config": {
+        "architecture": "vit_tiny_patch16_224",
+        "model_args": {"img_size": SIDE, "depth": 2, "embed_dim": 48},
+    }
 }
 
 EXCEPTIONS: dict[str, dict[str, Any]] = {
@@ -93,13 +96,18 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "deepseek_ocr2_text": {"mlp_layer_types": ["dense"] + ["sparse"] * (LAYERS - 1)},
     "deepseek_ocr2_sam_vision_model": {"downsample_channels": [32, 32], "output_channels": 32},
     "depth_pro": {
-        "patch_size": SIDE, "intermediate_hook_ids": [3, 1], "intermediate_feature_dims": [32, 32],
-        "scaled_images_feature_dims": [32, 32, 32], "fusion_hidden_size": 32, "use_fov_model": False,
+        "patch_size": SIDE,
+        "intermediate_hook_ids": [3, 1],
+        "intermediate_feature_dims": [32, 32],
+        "scaled_images_feature_dims": [32, 32, 32],
+        "fusion_hidden_size": 32,
+        "use_fov_model": False,
     },
     "diffusion_gemma_text": {"num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 32},
     "dots3_note_vision_encoder": {"mlp_layer_types": ["dense", "sparse"] * 2},
     "edgetam_vision_model": {
-        "backbone_config": {"architecture": "resnet18"}, "backbone_channel_list": [512, 256, 128, 64],
+        "backbone_config": {"architecture": "resnet18"},
+        "backbone_channel_list": [512, 256, 128, 64],
         "backbone_feature_sizes": [[8, 8], [4, 4], [2, 2]],
     },
     "efficientloftr": {"hidden_size": 256},
@@ -112,11 +120,16 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "florence_vision": {"embed_dim": (16, 32, 64, 128), "num_heads": (1, 2, 4, 8), "num_groups": (1, 2, 4, 8)},
     "fun_asr_nano": {"adaptor_config": {"intermediate_size": 8}},
     "gemma3n": {
-        "vision_config": {"architecture": "resnet18", "hidden_size": 512}, "vision_soft_tokens_per_image": 1,
+        "vision_config": {"architecture": "resnet18", "hidden_size": 512},
+        "vision_soft_tokens_per_image": 1,
     },
     "gemma3n_vision": {"architecture": "resnet18", "hidden_size": 512},
     "gemma4_assistant": {"text_config": {"hidden_size_per_layer_input": 0}},
-    "granite4_vision": {"downsample_rate": "1/2", "deepstack_layer_map": [(-1, 1), (-2, 2)], "spatial_target_layers": [3]},
+    "granite4_vision": {
+        "downsample_rate": "1/2",
+        "deepstack_layer_map": [(-1, 1), (-2, 2)],
+        "spatial_target_layers": [3],
+    },
     "hunyuan_vl_text": {"head_dim": 8, "rope_parameters": {**MROPE, "mrope_section": [1, 1, 1, 1]}},
     "instructblip": {"image_token_index": 120},
     "instructblipvideo": {"video_token_index": 120},
@@ -142,19 +155,29 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "qwen3_omni_moe_talker_text": {"shared_expert_intermediate_size": 32},
     "qwen4_exp_text": {"indexer_budget": 8, "indexer_compress_ratio": 2, "indexer_n_heads": 2, "indexer_head_dim": 8},
     "sam2_hiera_det_model": {
-        "blocks_per_stage": [1, 1, 2, 1], "global_attention_blocks": [2], "embed_dim_per_stage": [32, 64, 128, 256],
-        "num_attention_heads_per_stage": [1, 1, 2, 4], "image_size": [128, 128], "num_attention_heads": 1,
+        "blocks_per_stage": [1, 1, 2, 1],
+        "global_attention_blocks": [2],
+        "embed_dim_per_stage": [32, 64, 128, 256],
+        "num_attention_heads_per_stage": [1, 1, 2, 4],
+        "image_size": [128, 128],
+        "num_attention_heads": 1,
     },
     "sam2_vision_model": {
-        "backbone_channel_list": [256, 128, 64, 32], "backbone_feature_sizes": [[32, 32], [16, 16], [8, 8]],
+        "backbone_channel_list": [256, 128, 64, 32],
+        "backbone_feature_sizes": [[32, 32], [16, 16], [8, 8]],
     },
     "sam3_vision_model": {"backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]]},
     "sam_hq_mask_decoder": {"vit_dim": WIDTH},
     "sam_hq": {"mask_decoder_config": {"vit_dim": WIDTH}},
     "sam_hq_vision_model": {"output_channels": WIDTH, "num_pos_feats": 16},
     "sam_vision_model": {"output_channels": WIDTH, "num_pos_feats": 16},
-    "seggpt": {"image_size": [32, 16], "pretrain_image_size": 16, "decoder_hidden_size": 16, "merge_index": 1,
-        "intermediate_hidden_state_indices": [1, 2, 3]},
+    "seggpt": {
+        "image_size": [32, 16],
+        "pretrain_image_size": 16,
+        "decoder_hidden_size": 16,
+        "merge_index": 1,
+        "intermediate_hidden_state_indices": [1, 2, 3],
+    },
     "shieldgemma2": {"mm_tokens_per_image": 4},
     "step3p5": {"sliding_window": 8},
     "superpoint": {"keypoint_decoder_dim": 65},
@@ -168,7 +191,8 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "vibevoice_acoustic_tokenizer_decoder": {"num_filters": 2},
     "vibevoice_acoustic_tokenizer_encoder": {"num_filters": 2},
     "vitmatte": {
-        "fusion_hidden_sizes": [16, 16, 16, 16], "convstream_hidden_sizes": [16, 16, 16],
+        "fusion_hidden_sizes": [16, 16, 16, 16],
+        "convstream_hidden_sizes": [16, 16, 16],
         "backbone_config": {"num_channels": 4, "image_size": SIDE},
     },
     "xclip_vision_model": {"num_frames": 2},

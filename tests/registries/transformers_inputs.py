@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tests.registries.transformers_configs import SIDE
+from tests.registries.transformers_calls import CALLS, FIRST_ID, LAST_ID, LENGTH, SAMPLES
+from tests.registries.transformers_exceptions import SIDE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torch import Tensor
 
-SAMPLES, LENGTH, PADS = 2, 9, 2
-FIRST_ID, LAST_ID = 5, 90
+PADS = 2
 
 
 def inputs(model: Any) -> dict[str, Any]:
@@ -42,9 +42,13 @@ def inputs(model: Any) -> dict[str, Any]:
 def likely(model: Any) -> Iterator[dict[str, Any]]:
     """Yield inputs by what the model calls its main one, the most complete first."""
     torch.manual_seed(0)
+    own = CALLS.get(model.config.model_type)
     takes = {
         name: one for name, one in signature(model.forward).parameters.items() if one.kind is not Parameter.VAR_KEYWORD
     }
+    if own is not None:
+        yield {name: value for name, value in own(model).items() if name in takes}
+        return
     main = model.main_input_name
     main = main if isinstance(main, str) else main[0]
     pools = {"text": list(texts(model)), "image": list(images(model)), "sound": list(sounds(model, takes))}
@@ -139,7 +143,7 @@ def packed(model: Any, takes: Any) -> Iterator[dict[str, Tensor]]:
     config = model.config
     channels = setting(config, "in_channels", "in_chans", "num_channels") or 3
     patch = setting(config, "patch_size") or 8
-    frames = setting(config, "temporal_patch_size") or 1
+    frames = setting(config, "temporal_patch_size", "patch_temporal") or 1
     grid = torch.tensor([[1, 4, 4]] * SAMPLES)
     sizes = {"grid_thw": grid, "image_grid_thw": grid, "merge_sizes": torch.tensor([2] * SAMPLES)}
     for values in (channels * frames * patch * patch, channels * patch * patch):
