@@ -84,7 +84,7 @@ def open_trajectory(path: str | Path) -> xr.DataArray:
     ------
     StoreError
         If there is no store, it holds no trajectory, its recording was not finished (says how many samples are
-        missing), or a newer depthflow wrote it.
+        missing), files of it are missing, or a newer depthflow wrote it.
     """
     dataset = _opened(path)
     if not dataset.attrs.get(COMPLETE, True):
@@ -93,6 +93,13 @@ def open_trajectory(path: str | Path) -> xr.DataArray:
         raise StoreError(
             f"{path} is an unfinished recording: {missing} samples are missing. Finish it by calling record again with "
             "the same model, inputs and store."
+        )
+    chunks = -(-dataset[STATE].shape[0] // dataset[STATE].encoding["chunks"][0])
+    there = sum(1 for _ in (Path(path) / STATE / "c").glob("*")) if chunks else 0
+    if there < chunks:  # zarr reads what is missing as NaN
+        raise StoreError(
+            f"{path} lacks {chunks - there} of its {chunks} chunks of states: was it copied whole? Copy it again, or "
+            "record anew."
         )
     return _states(dataset, path)
 

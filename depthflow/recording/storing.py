@@ -109,6 +109,8 @@ class StoreSink(Sink[xr.DataArray]):
 
     def __init__(self, path: str | Path, feed: Feed, found: Mapping[str, Any], *, resume: bool, share: Share) -> None:
         self.path, self.count, self.settings, self.share = Path(path), feed.count, dict(found), share
+        if "://" in str(path):
+            raise ParameterError(f"store is a folder on a file system that all processes see; got {str(path)!r}.")
         self._batch = feed.first().size
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="depthflow-store")
         self._filling, self._resting = Buffer(), Buffer()

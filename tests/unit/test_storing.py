@@ -282,6 +282,18 @@ def test_what_exists_is_not_overwritten(tmp_path, images) -> None:
         record(images, store=tmp_path / "saved.zarr")
 
 
+def test_an_address_is_no_folder(images) -> None:
+    with pytest.raises(ParameterError, match=r"store is a folder on a file system .*; got 's3://bucket/t.zarr'"):
+        record(images, store="s3://bucket/t.zarr")
+
+
+def test_a_store_that_lost_files_does_not_open(tmp_path, images) -> None:
+    record(images, store=tmp_path / "t.zarr", batch_size=4)
+    shutil.rmtree(tmp_path / "t.zarr" / "state" / "c" / "3")
+    with pytest.raises(StoreError, match=r"lacks 1 of its 6 chunks of states: was it copied whole\?"):
+        depthflow.open_trajectory(tmp_path / "t.zarr")
+
+
 def test_done_marks_what_is_written(tmp_path, images) -> None:
     with pytest.raises(KeyboardInterrupt):
         record(images, model=stopped(2), store=tmp_path / "t.zarr", batch_size=4)
