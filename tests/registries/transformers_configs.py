@@ -44,7 +44,7 @@ RULES: list[tuple[str, int]] = [
         r"hidden_size|hidden_dim|d_model|n_embd|embed_dim|embedding_size|embedding_dim|emb_dim|model_dim|(^|_)dim$",
         WIDTH,
     ),
-    (r"upsample_initial_channel", 2 * WIDTH),
+    (r"upsample_initial_channel|base_channels", 2 * WIDTH),
     (r"num_query_tokens|num_queries|n_latents|num_latents|num_denoising", 8),
 ]
 """The small value of every setting whose name matches; the first rule that matches counts."""
@@ -52,6 +52,7 @@ RULES: list[tuple[str, int]] = [
 LISTS: dict[str, Callable[[list[Any]], list[Any]]] = {
     "depths": lambda values: [min(value, 2) for value in values],
     "block_sizes": lambda values: [2] * len(values),
+    "decoder_in_channels": lambda values: [min(value, WIDTH) for value in values],
     "conv_dim": lambda values: [min(value, WIDTH) for value in values],
 }
 
@@ -86,7 +87,7 @@ def small(
         value = _chosen(name, _said(base, name, default), default, special, staged="depths" in known)
         if value is not UNSET:
             settings[name] = value
-    whole = base or kind()
+    whole = base or _usual(kind, own)
     if "num_key_value_heads" in settings and _said(whole, "num_key_value_heads", 0) == _said(whole, HEADS_NAME, 1):
         settings["num_key_value_heads"] = settings.get(HEADS_NAME, HEADS)
     for name in {**known, **kind.sub_configs}:
@@ -96,6 +97,14 @@ def small(
     if base is not None and getattr(base, "out_indices", None):
         settings["out_indices"] = _outlets(list(base.out_indices), settings.get("num_hidden_layers"))
     return kind(**{**settings, **own})
+
+
+def _usual(kind: type[PreTrainedConfig], own: Mapping[str, Any]) -> PreTrainedConfig:
+    """Return the usual configuration; with the exceptions where the class does not take its own usual settings."""
+    try:
+        return kind()
+    except Exception:
+        return kind(**own)
 
 
 def _outlets(usual: list[int], layers: int | None) -> list[int]:

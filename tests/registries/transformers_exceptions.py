@@ -29,7 +29,7 @@ TINY_TOWER = {
 
 EXCEPTIONS: dict[str, dict[str, Any]] = {
     "audio-spectrogram-transformer": {"max_length": 64, "num_mel_bins": 32},
-    "autoformer": {"prediction_length": 4, "context_length": 8},
+    "autoformer": {"prediction_length": 4, "context_length": 8, "label_length": 4},
     "bailing_hybrid": {"layer_group_size": 2},
     "bamba": {"attn_layer_indices": [1, 3]},
     "bridgetower": {"hidden_size": 64},
@@ -40,7 +40,7 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "cpmant": {"prompt_length": 4},
     "deepseek_v2": {"num_experts_per_tok": 2, "n_group": 1, "topk_group": 1},
     "dots1": {"n_shared_experts": 1, "n_routed_experts": 4, "num_experts_per_tok": 2},
-    "dots3_note_text": {"num_key_value_heads": HEADS},
+    "dots3_note_text": {"num_key_value_heads": HEADS, "layer_types": ["indexed_attention"] * LAYERS},
     "esm": {"vocab_size": VOCABULARY, "pad_token_id": 1},
     "esmc": {"vocab_size": VOCABULARY},
     "fastspeech2_conformer": {"vocab_size": VOCABULARY},
@@ -65,7 +65,10 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "longformer": {"attention_window": [8] * LAYERS},
     "lw_detr_vit": {"image_size": 64, "pretrain_image_size": 64, "num_windows": 4},
     "mamba2": {"num_heads": 8},
-    "mimi": {"num_filters": 32, "hidden_size": 32, "upsample_groups": 32, "codebook_dim": 16, "num_attention_heads": 4},
+    "mimi": {
+        "num_filters": 32, "hidden_size": 32, "upsample_groups": 32, "codebook_dim": 16, "num_attention_heads": 4,
+        "vector_quantization_hidden_dimension": 16,
+    },
     "ministral": {"head_dim": 8},
     "muse_spark_audio": {"num_hidden_layers": 4, "hidden_sizes": [16, 32, 32, 32], "depths": [1, 1, 1, 1]},
     "nemotron": {"num_key_value_heads": HEADS, "head_dim": 8},
@@ -93,7 +96,7 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "clvp_encoder": {"num_attention_heads": 1},
     "cohere_compass_text": {"rope_parameters": ROPE_BY_KIND},
     "dbrx": {"attn_config": {"kv_n_heads": 1, "rope_theta": 10000.0, "clip_qkv": 8.0}},
-    "deepseek_ocr2_text": {"mlp_layer_types": ["dense"] + ["sparse"] * (LAYERS - 1)},
+    "deepseek_ocr2_text": {"mlp_layer_types": ["dense"] + ["sparse"] * (LAYERS - 1), "num_experts_per_tok": 2},
     "deepseek_ocr2_sam_vision_model": {"downsample_channels": [32, 32], "output_channels": 32},
     "depth_pro": {
         "patch_size": SIDE,
@@ -106,11 +109,12 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "diffusion_gemma_text": {"num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 32},
     "dots3_note_vision_encoder": {"mlp_layer_types": ["dense", "sparse"] * 2},
     "edgetam_vision_model": {
-        "backbone_config": {"architecture": "resnet18"},
-        "backbone_channel_list": [512, 256, 128, 64],
-        "backbone_feature_sizes": [[8, 8], [4, 4], [2, 2]],
+        "backbone_config": {
+            "architecture": "resnet18", "model_args": {"in_chans": 3, "features_only": True, "out_indices": [1, 2, 3, 4]},
+        },
+        "backbone_channel_list": [512, 256, 128, 64], "backbone_feature_sizes": [[8, 8], [4, 4], [2, 2]],
     },
-    "efficientloftr": {"hidden_size": 256},
+    "efficientloftr": {"hidden_size": 256, "num_attention_heads": 8},
     "efficientnet": {"width_coefficient": 0.25, "depth_coefficient": 0.1, "hidden_dim": 80},
     "emu3": {"vocabulary_map": {"<image>": 120, "<|extra_200|>": 121, "<|visual token 000000|>": 122}},
     "ernie4_5_vl_moe_text": {"rope_parameters": {**MROPE, "mrope_section": [1, 1, 2]}},
@@ -126,15 +130,14 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "gemma3n_vision": {"architecture": "resnet18", "hidden_size": 512},
     "gemma4_assistant": {"text_config": {"hidden_size_per_layer_input": 0}},
     "granite4_vision": {
-        "downsample_rate": "1/2",
-        "deepstack_layer_map": [(-1, 1), (-2, 2)],
-        "spatial_target_layers": [3],
+        "downsample_rate": "1/2", "deepstack_layer_map": [(-1, 1), (-2, 2)], "spatial_target_layers": [3],
+        "vision_config": {"hidden_size": 64}, "qformer_config": {"hidden_size": 64, "encoder_hidden_size": 64},
     },
     "hunyuan_vl_text": {"head_dim": 8, "rope_parameters": {**MROPE, "mrope_section": [1, 1, 1, 1]}},
     "instructblip": {"image_token_index": 120},
     "instructblipvideo": {"video_token_index": 120},
     "blip-2": {"image_token_index": 120},
-    "janus_vqgan": {"base_channels": 32, "latent_channels": 32},
+    "janus_vqgan": {"base_channels": 32, "latent_channels": 32, "num_patches": 2},
     "kosmos-2": {"latent_query_num": 4},
     "llama4_vision_model": {"intermediate_size": 4 * WIDTH},
     "lw_detr": {"projector_scale_factors": [1.0]},
@@ -153,7 +156,10 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "pe_video_encoder": TINY_TOWER,
     "pop2piano": {"use_cache": False},
     "qwen3_omni_moe_talker_text": {"shared_expert_intermediate_size": 32},
-    "qwen4_exp_text": {"indexer_budget": 8, "indexer_compress_ratio": 2, "indexer_n_heads": 2, "indexer_head_dim": 8},
+    "qwen4_exp_text": {
+        "indexer_budget": 8, "indexer_compress_ratio": 2, "indexer_n_heads": 2, "indexer_kv_heads": 1, "indexer_head_dim": 8,
+        "ngram_vocab_size_base": 64,
+    },
     "sam2_hiera_det_model": {
         "blocks_per_stage": [1, 1, 2, 1],
         "global_attention_blocks": [2],
@@ -198,5 +204,22 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "xclip_vision_model": {"num_frames": 2},
     "zamba": {"num_hidden_layers": LAYERS, "layers_block_type": ["linear_attention", "hybrid"] * 2},
     "zamba2": {"num_hidden_layers": LAYERS, "layers_block_type": ["linear_attention", "hybrid"] * 2},
+    "chmv2": {"backbone_config": {"return_class_token": True}},
+    "gemma4_unified_assistant": {
+        "text_config": {"layer_types": ["sliding_attention", "full_attention"] * 2, "num_kv_shared_layers": 2},
+    },
+    "maskformer": {"backbone_config": {"embed_dim": 32, "num_heads": [1, 2, 4, 8]}},
+    "mllama_vision_model": {"intermediate_layers_indices": [0, 1]},
+    "neucodec": {"quantization_dim": 2 * WIDTH},
+    "omdet-turbo": {"backbone_config": {"backbone": "swin_tiny_patch4_window7_224", "out_indices": [1, 2, 3]}},
+    "phi4_multimodal_audio": {
+        "nemo_conv_channels": 32, "ext_pw_out_channel": 32, "depthwise_separable_out_channel": 32,
+    },
+    "pp_doclayout_v3": {"x4_feat_dim": 128},
+    "pp_ocrv6_small_det": {
+        "backbone_config": {"out_features": ["stage1", "stage2", "stage3", "stage4"]},
+        "layer_list_out_channels": (96, 96, 192, 384),
+    },
+    "qwen2_5_omni_audio_encoder": {"n_window": 8},
 }
 """Settings, by ``model_type``, that depend on one another in a way that no rule by name can follow."""

@@ -141,7 +141,7 @@ def sounds(model: Any, takes: Any) -> Iterator[dict[str, Tensor]]:
 def packed(model: Any, takes: Any) -> Iterator[dict[str, Tensor]]:
     """Yield the patches of two images in one sequence, as a tower takes them that is told each image's size."""
     config = model.config
-    channels = setting(config, "in_channels", "in_chans", "num_channels") or 3
+    channels = setting(config, "num_channels", "in_channels", "in_chans") or 3
     patch = setting(config, "patch_size") or 8
     frames = setting(config, "temporal_patch_size", "patch_temporal") or 1
     grid = torch.tensor([[1, 4, 4]] * SAMPLES)

@@ -59,6 +59,12 @@ FROM_ONE = {"falcon_mamba", "mamba", "mamba2", "rwkv"}
 TRIMMED = {"cpmant", "longformer"}
 """Families whose own states lack the tokens that the model itself adds to its text."""
 
+WHOLE = {
+    "musicgen": "MusicgenForConditionalGeneration",
+    "musicgen_melody": "MusicgenMelodyForConditionalGeneration",
+}
+"""Classes made from the configuration where the registry names one that is made from a part of it."""
+
 MOST = 40_000_000
 
 transformers.logging.set_verbosity_error()
@@ -69,7 +75,7 @@ def candidates() -> list[Candidate]:
     tasks = (getattr(modeling_auto, f"MODEL_FOR_{task}_MAPPING_NAMES") for task in TASKS)
     common = ((kind, names) for mapping in tasks for kind, names in mapping.items() if kind in COMMON)
     named = {
-        (kind, names if isinstance(names, str) else names[0]): None
+        (kind, WHOLE.get(kind, names if isinstance(names, str) else names[0])): None
         for kind, names in (*MODEL_MAPPING_NAMES.items(), *common)
         if kind in CONFIG_MAPPING_NAMES
     }
