@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -50,6 +52,19 @@ def ratio(ours: Work, theirs: Work, repeats: int = 7) -> float:
     theirs()
     times = [(seconds(ours), seconds(theirs)) for _ in range(repeats)]
     return median(time for time, _ in times) / median(time for _, time in times)
+
+
+PEAK = """
+from pathlib import Path
+peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+print(int(peak.split()[1]) * 1024)
+"""
+
+
+def peak(code: str, *arguments: str) -> int:
+    """Return the most bytes that a fresh process ever had resident while it ran ``code``; on Linux only."""
+    run = subprocess.run([sys.executable, "-c", code + PEAK, *arguments], capture_output=True, text=True, check=True)
+    return int(run.stdout.split()[-1])
 
 
 def exponent(sizes: list[int], work: Callable[[int], Work], repeats: int = 5) -> float:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from statistics import median
@@ -14,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 import depthflow
-from benchmarks._harness import Disagreement, Row, Rows, ratio
+from benchmarks._harness import Disagreement, Row, Rows, peak, ratio
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 MEMORY_TARGET, STORE_TARGET, BATCHES_TARGET = 1.03, 1.15, 3.0
 
-PEAK = """
+RECORDING = """
 import sys, tempfile
 from pathlib import Path
 import timm, torch, depthflow
@@ -42,10 +40,8 @@ with tempfile.TemporaryDirectory() as folder:
                 model(batch)
     else:
         depthflow.record(model, images(), store=Path(folder) / "all.zarr", progress=False)
-peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-print(int(peak.split()[1]) * 1024)
 """
-"""What a fresh process runs that prints the most memory that it ever had."""
+"""What a fresh process runs, one way or the other."""
 
 
 def rows(smoke: bool) -> Rows:
@@ -79,13 +75,8 @@ def rows(smoke: bool) -> Rows:
 
 def _peak(smoke: bool, sizes: dict[str, Any], model: Any) -> Row:
     """Return the row of a recording's peak memory beyond the bare forward pass, counted in batches of states."""
-    script = PEAK.format(batches=2 if smoke else 16, sizes=sizes)
-
-    def peak(way: str) -> int:
-        run = subprocess.run([sys.executable, "-c", script, way], capture_output=True, text=True, check=True)
-        return int(run.stdout)
-
-    pairs = [(peak("store"), peak("bare")) for _ in range(1 if smoke else 3)]
+    script = RECORDING.format(batches=2 if smoke else 16, sizes=sizes)
+    pairs = [(peak(script, "store"), peak(script, "bare")) for _ in range(1 if smoke else 3)]
     tokens = model.patch_embed.num_patches + model.num_prefix_tokens
     batch = 8 * (len(model.blocks) + 1) * tokens * model.embed_dim * 4
     found = median(ours - bare for ours, bare in pairs) / batch

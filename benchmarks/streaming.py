@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
@@ -12,7 +10,7 @@ import xarray as xr
 from torch import Tensor
 
 import depthflow
-from benchmarks._harness import Disagreement, Row, Rows, ratio
+from benchmarks._harness import Disagreement, Row, Rows, peak, ratio
 
 PEAK_TARGET = 1.05
 
@@ -24,9 +22,8 @@ CHOICES: dict[str, dict[str, dict[str, Any]]] = {
     "dmd of cls": {"dmd": {"tokens": "cls", "ridge": 1e-6}},
 }
 
-PEAK = """
+STREAMING = """
 import sys
-from pathlib import Path
 import torch, depthflow
 
 def images(samples):
@@ -35,10 +32,8 @@ def images(samples):
         yield torch.rand(100, 1, 8, 8, generator=draw)
 
 depthflow.stream(depthflow.datasets.digits_vit(), images(int(sys.argv[1])), {measures}, progress=False)
-peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-print(int(peak.split()[1]) * 1024)
 """
-"""What a fresh process runs that prints the most memory that it ever had."""
+"""What a fresh process runs, on so many samples."""
 
 
 def rows(smoke: bool) -> Rows:
@@ -92,12 +87,8 @@ def _apart(found: Any, measures: dict[str, dict[str, Any]], traj: xr.DataArray) 
 def _peak(few: int, many: int) -> Row:
     """Return the row of the peak memory of ``many`` samples over that of ``few``."""
     measures = {"convergence": {}, "coherence": {}, "similarity": {}, "phases": {}, "update_spectra": {"pool": True}}
-
-    def peak(samples: int) -> int:
-        command = [sys.executable, "-c", PEAK.format(measures=measures), str(samples)]
-        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-
-    small, large = peak(few), peak(many)
+    code = STREAMING.format(measures=measures)
+    small, large = peak(code, str(few)), peak(code, str(many))
     size = f"bundled ViT, {many:,} against {few:,} samples, {len(measures)} measures"
     agreement = f"{large / 1e6:.0f} MB against {small / 1e6:.0f} MB"
     return Row("stream: peak memory", size, "the same of fewer samples", large / small, PEAK_TARGET, False, agreement)
