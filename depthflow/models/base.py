@@ -132,6 +132,8 @@ class Adapter:
     family = "torch"
     library = "torch"
     """The distribution whose version is kept with a recording."""
+    one_stream = True
+    """Whether each block must be given what the one before it returned; not so where the caller names the blocks."""
 
     def __init__(self, root: nn.Module, prefix: str = "") -> None:
         self.root = root

@@ -137,6 +137,8 @@ class GenericAdapter(Adapter):
 class GivenBlocks(Adapter):
     """Any model with the blocks that the caller names; ``found`` is what depthflow would have seen in it."""
 
+    one_stream = False
+
     def __init__(self, root: nn.Module, blocks: Blocks, found: Adapter) -> None:
         super().__init__(root)
         self.named_blocks = _given(root, blocks)

@@ -34,7 +34,20 @@ GUESS = (
     "it returns",
     "Pass blocks=[…] with the layers of one half.",
 )
+IMAGES, SOUNDS = "patches of all images", "frames of all sounds"
+PACKED = {"feature_lens": SOUNDS, "grid_thw": IMAGES, "image_grid_thw": IMAGES, "target_sizes": IMAGES}
+"""What a tower whose forward pass takes an argument of this name packs into one sequence."""
+
+NO_SAMPLES = (
+    "packs the {} into one sequence, so that its states have no axis of samples",
+    "Record the language model behind it, or a model that keeps its samples apart.",
+)
+BETWEEN = (
+    "attends to other tokens between its layers, so that no layer is given what the one before it returns",
+    "Pass blocks= with the list of its layers to record what each of them returns all the same.",
+)
 NO_STREAM = {
+    "blt_local_decoder": BETWEEN,
     "eomt": QUERIES,
     "eomt_dinov3": QUERIES,
     "flaubert": PARTS,
@@ -44,10 +57,17 @@ NO_STREAM = {
         "runs two stacks in turns, each on its own state plus the other's, so that no one trajectory goes through them",
         "Use a model with one residual stream.",
     ),
+    "seggpt": (
+        "runs the image and its prompt as two samples and averages the two after block config.merge_index, so that no "
+        "one trajectory goes through its blocks",
+        "Record the backbone of a model of one image, such as ViT.",
+    ),
+    "idefics": BETWEEN,
     "reformer": (
         "has reversible layers, which carry two streams side by side, so that no one tensor is its state",
         "Use a model with one residual stream, such as Longformer for long texts.",
     ),
+    "qwen3_asr_encoder": (NO_SAMPLES[0].format(SOUNDS), NO_SAMPLES[1]),
     "squeezebert": (
         "calls the forward method of its layers itself, past the hooks that a recording takes their states by",
         "Use a model that calls its layers as modules, such as MobileBERT.",
@@ -61,14 +81,15 @@ EVEN_STAGES = {"swin2sr"}
 """Models with stages of equal shape."""
 
 NORMS = (
-    "layernorm", "norm", "post_layernorm", "final_layer_norm", "final_layernorm", "ln_f", "ln_post", "final_norm",
-    "layer_norm", "norm_f", "ln_out", "out_norm", "output_layernorm", "rms_norm",
+    "layernorm", "norm", "post_layernorm", "layernorm_post", "final_layer_norm", "final_layernorm", "ln_f", "ln_post",
+    "final_norm", "layer_norm", "norm_f", "ln_out", "out_norm", "output_layernorm", "rms_norm",
 )  # fmt: skip
 
 OWN_NORMS: dict[str, str | None] = {
-    "data2vec-audio": None, "esm": "encoder.emb_layer_norm_after", "layoutlmv3": None,
+    "blip_2_qformer": None, "data2vec-audio": None, "esm": "encoder.emb_layer_norm_after", "layoutlmv3": None,
     "lfm2": "embedding_norm", "lfm2_moe": "embedding_norm", "lfm3": "embedding_norm", "megatron-bert": "encoder.ln",
-    "roberta-prelayernorm": "LayerNorm", "sew": None, "sew-d": None, "xlm-roberta-xl": "encoder.LayerNorm",
+    "qwen4_exp_text": "hyper_connection_mixer.hc_norm", "roberta-prelayernorm": "LayerNorm", "sew": None,
+    "sew-d": None, "xlm-roberta-xl": "encoder.LayerNorm",
 }  # fmt: skip
 """The final norm, by ``config.model_type``, where its name says something else, or a norm of that name is another."""
 
@@ -106,12 +127,9 @@ class HuggingFaceAdapter(Adapter):
                 "(config.rescale_every), and its weights with them, so that its depths have no common scale.",
                 "Set model.config.rescale_every = 0 before the model first runs in evaluation mode.",
             )
-        if self._is_packed(""):
-            return Refusal(
-                f"{self.family} packs the patches of all images into one sequence, so that its states have no axis of "
-                "samples.",
-                "Record the language model behind it, or an image model that keeps its samples apart.",
-            )
+        packed = self._packs("")
+        if packed is not None:
+            return Refusal(f"{self.family} {NO_SAMPLES[0].format(packed)}.", NO_SAMPLES[1])
         counts = (getattr(self.config, name, None) for name in ("depths", "depth", "block_sizes"))
         stages = next((count for count in counts if isinstance(count, list | tuple)), ())
         if len(stages) > 1 and kind not in EVEN_STAGES:
@@ -121,7 +139,7 @@ class HuggingFaceAdapter(Adapter):
                 "Pass blocks=[…] with the blocks of one stage of equal shape, or use an isotropic model.",
             )
         if len(stacks) > 1:
-            apart = [name for name in stacks if not self._is_packed(name) and not self._is_broken(name)] or stacks
+            apart = [name for name in stacks if not self._packs(name) and not self._is_broken(name)] or stacks
             listed = " or ".join(f"blocks={self.dotted(name)!r}" for name in apart)
             return Refusal(
                 f"{self.family} holds {len(stacks)} stacks of blocks, each with a residual stream of its own.",
@@ -139,11 +157,12 @@ class HuggingFaceAdapter(Adapter):
         around = (self.part.get_submodule(stack.rsplit(".", count)[0]) for count in range(1, stack.count(".") + 1))
         return any(getattr(getattr(tower, "config", None), "model_type", "") in NO_STREAM for tower in around)
 
-    def _is_packed(self, stack: str) -> bool:
-        """Return whether the part's own forward, or that of the tower around ``stack``, is told each image's grid."""
+    def _packs(self, stack: str) -> str | None:
+        """Return what the part itself, or the tower around ``stack``, packs into one sequence; None if nothing."""
         around = [stack.rsplit(".", count)[0] for count in range(1, stack.count(".") + 1)] if stack else [""]
         takes = (set(signature(self.part.get_submodule(name).forward).parameters) for name in around)
-        return any({"grid_thw", "image_grid_thw"} & names and "input_ids" not in names for names in takes)
+        told = (PACKED.keys() & names for names in takes if "input_ids" not in names)
+        return next((PACKED[min(names)] for names in told if names), None)
 
     @contextmanager
     def replayable(self) -> Iterator[None]:
@@ -198,15 +217,22 @@ class HuggingFaceAdapter(Adapter):
 
     def _tower(self) -> Any:
         """Return the smallest part around the layers that makes their tokens: the whole may not know of them."""
-        inside = self.names[0].removeprefix(f"{self.prefix}." if self.prefix else "") if self.named_blocks else ""
-        around = (self.part.get_submodule(inside.rsplit(".", count)[0]) for count in range(1, inside.count(".") + 1))
-        fits = (module for module in around if hasattr(module, "config") and embeddings(module) is not None)
+        fits = (module for module in self._around() if hasattr(module, "config") and embeddings(module) is not None)
         return next(fits, self.part)
 
+    def _around(self) -> Iterator[nn.Module]:
+        """Yield the modules around the layers, smallest first, the part itself last."""
+        inside = self.names[0].removeprefix(f"{self.prefix}." if self.prefix else "") if self.named_blocks else ""
+        for count in range(1, inside.count(".") + 1):
+            yield self.part.get_submodule(inside.rsplit(".", count)[0])
+        yield self.part
+
     def width(self) -> int | None:
-        """Return ``config.hidden_size``."""
-        width = getattr(self.config, "hidden_size", None)
-        return width if isinstance(width, int) else None
+        """Return ``config.hidden_size`` of the smallest part around the layers that says it."""
+        widths = (getattr(getattr(module, "config", None), "hidden_size", None) for module in self._around())
+        width = next((width for width in widths if isinstance(width, int)), None)
+        # Where layers carry several streams side by side, in hyper-connections, a state has the features of all.
+        return None if width is None else width * int(getattr(self.config, "hc_count", None) or 1)
 
     def final_norm(self) -> str | None:
         """Return the norm that lies beside the list of layers, or beside what holds it."""
@@ -216,7 +242,8 @@ class HuggingFaceAdapter(Adapter):
         if kind in OWN_NORMS:
             own = OWN_NORMS[kind]
             return None if own is None else self._own_norm(own)
-        if getattr(self.config, "do_stable_layer_norm", None) is False:
+        stable = (getattr(getattr(module, "config", None), "do_stable_layer_norm", None) for module in self._around())
+        if next((first for first in stable if first is not None), None) is False:
             return None  # speech models whose blocks are post-norm: the norm beside the layers is before them
         stack = self.named_blocks[0][0].removeprefix(f"{self.prefix}." if self.prefix else "").rsplit(".", 1)[0]
         while stack:

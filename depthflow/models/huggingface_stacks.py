@@ -33,7 +33,8 @@ def find_stacks(part: nn.Module, backbone: nn.Module) -> Iterator[tuple[str, nn.
             continue
         owner = max((key for key in record if not key or name.startswith(f"{key}.")), key=len, default=None)
         wanted = record[owner] if owner is not None else None
-        if all(_is_named(layer, wanted) or _is_checkpointed(layer) for layer in layers) or _are_alike(layers):
+        named = all(_is_named(layer, wanted) or _is_checkpointed(layer) for layer in layers)
+        if (named or _are_alike(layers)) and not all(map(_convolves, layers)):
             outer.append(name)
             yield name, module
 
@@ -56,6 +57,12 @@ def _is_checkpointed(layer: nn.Module) -> bool:
     """Return whether gradients may be checkpointed at the layer, and it is more than a convolution."""
     marked = any(kind.__name__ == "GradientCheckpointingLayer" for kind in _classes(layer))
     return marked and any(parameter.ndim == 2 for parameter in layer.parameters())
+
+
+def _convolves(layer: nn.Module) -> bool:
+    """Return whether the layer is made of convolutions on maps alone, as in the encoders of images to codes."""
+    axes = {parameter.ndim for parameter in layer.parameters()}
+    return 4 in axes and 2 not in axes and not has_attention(layer)
 
 
 def _are_alike(layers: list[Any]) -> bool:

@@ -26,6 +26,9 @@ FIRST_IS_CLS = {
 LAST_IS_CLS = {"videoprism_text_model"}
 """Those that append a learned class token to the text themselves."""
 
+CLS_AFTER_PATCHES = {"llama4_vision_model"}
+"""Image models that put their class token after the patches."""
+
 SHUFFLED = {"vit_mae"}
 """Models that drop patches at random and keep the rest in shuffled order, so that no patch has a place."""
 
@@ -85,8 +88,9 @@ def image(part: nn.Module, config: Any, call: Call | None) -> TokenLayout | None
     grid = size[0] // patch[0], size[1] // patch[1]
     if config.model_type in SHUFFLED:
         return TokenLayout((*front, *[PATCH] * int(grid[0] * grid[1] * (1 - config.mask_ratio))))
-    objects = [TOKEN] * int(getattr(config, "num_detection_tokens", None) or 0)
-    return TokenLayout((*TokenLayout.image(front, grid).types, *objects), grid)
+    last = [CLS] if config.model_type in CLS_AFTER_PATCHES else []
+    last += [TOKEN] * int(getattr(config, "num_detection_tokens", None) or 0)
+    return TokenLayout((*TokenLayout.image(front, grid).types, *last), grid)
 
 
 def text(config: Any, call: Call) -> TokenLayout | None:

@@ -36,6 +36,7 @@ class Tape:
         self._calls: list[int] = []
         self._shapes: list[tuple[int, ...]] = []
         self._last: Tensor | None = None
+        self._break: tuple[int, int] | None = None
         self._samples = 0
         self._keep: Keep | None = None
 
@@ -74,6 +75,7 @@ class Tape:
             If the states are not (sample, token, feature) of one shape.
         """
         self._calls, self._shapes, self._samples, self._keep = [], [], samples, keep
+        self._break = None
         try:
             yield
             self._check()
@@ -88,6 +90,9 @@ class Tape:
                 self._see(0, take_state(args, kwargs, self._names[number])[0])
             elif number in self._calls:
                 self._require_chain(number, take_state(args, kwargs, self._names[number])[0])
+            elif self.order is None and self.adapter.one_stream and self._break is None:
+                given = take_state(args, kwargs, self._names[number])[0]
+                self._break = None if self._is_last(given) else (self._calls[-1], number)
 
         return hook
 
@@ -109,14 +114,21 @@ class Tape:
 
     def _require_chain(self, number: int, state: Tensor) -> None:
         """Raise unless a block that runs again is given what the block before it returned: one residual stream."""
-        last = self._last
-        if last is not None and (state is last or (state.shape == last.shape and torch.equal(state, last))):
+        if self._is_last(state):
             return
         raise RecordError(
             f"{self._names[number]} ran again within one forward pass, on states that are not the output of the block "
             "before: the model makes several passes over its blocks (several views or crops?), and their states are "
             "not one trajectory. Give it one view at a time."
         )
+
+    def _is_last(self, state: Tensor) -> bool:
+        """Return whether a block is given what the block before it returned, wherever it runs."""
+        last = self._last
+        if last is None or state is last:
+            return last is not None
+        same = state.shape == last.shape and state.dtype == last.dtype
+        return same and torch.allclose(state.to(last.device), last, rtol=0, atol=0, equal_nan=True)
 
     def _check(self) -> None:
         idle = [name for number, name in enumerate(self._names) if number not in self._calls]
@@ -142,6 +154,13 @@ class Tape:
         shapes = list(dict.fromkeys(self._shapes))
         family, first = self.adapter.family, shapes[0]
         if len(shapes) > 1:
+            if len({shape[1:] for shape in shapes}) == 1:
+                counts = " → ".join(str(shape[0]) for shape in shapes)
+                return Refusal(
+                    f"the number of samples changes between the blocks of {family} ({counts}), so that states of one "
+                    "sample cannot be told apart.",
+                    "Pass blocks=[…] with blocks between which it stays.",
+                )
             listed = " → ".join("×".join(map(str, shape[1:])) for shape in shapes)
             return Refusal(
                 f"{family} is hierarchical: its states change shape with depth ({listed}), so they have no common "
@@ -166,5 +185,14 @@ class Tape:
                 f"the blocks of {family} pass on states of shape {first} for {self._samples} samples, which reads as "
                 f"{seen}; a trajectory needs (sample, token, feature).",
                 "Pass blocks=[…] with modules whose outputs have these axes.",
+            )
+        if self._break is not None:
+            before, after = (self._names[number] for number in self._break)
+            path = before.rpartition(".")[0]
+            given = f"blocks={path!r}" if path else "blocks=[…] with them"
+            return Refusal(
+                f"in {family} {after} is not given what {before} returned: something between them changes the states "
+                "(a norm, a position embedding, another branch, a hook), so they are not one trajectory.",
+                f"To record what each block returns all the same, pass {given}.",
             )
         return None

@@ -250,4 +250,5 @@ def _alike(expected: Any, found: Any) -> bool:
         return type(expected) is type(found) and bool(expected == found)
     if not isinstance(found, Tensor) or expected.shape != found.shape:
         return False
-    return torch.allclose(expected.double(), found.double(), rtol=1e-4, atol=1e-6, equal_nan=True)
+    wide = torch.complex128 if expected.is_complex() else torch.float64
+    return torch.allclose(expected.to(wide), found.to(wide), rtol=1e-4, atol=1e-6, equal_nan=True)

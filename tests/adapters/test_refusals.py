@@ -315,6 +315,23 @@ def qwen_vision() -> nn.Module:
     return transformers.models.qwen2_vl.modeling_qwen2_vl.Qwen2VisionTransformerPretrainedModel(config)
 
 
+def qwen_sound() -> nn.Module:
+    sizes = {"d_model": WIDTH, "encoder_layers": 2, "encoder_attention_heads": HEADS, "encoder_ffn_dim": WIDTH}
+    module = transformers.models.qwen2_5_omni.modeling_qwen2_5_omni
+    return module.Qwen2_5OmniAudioEncoder(module.Qwen2_5OmniAudioEncoderConfig(**sizes, output_dim=WIDTH))
+
+
+def seggpt() -> nn.Module:
+    sizes = {**HF, "image_size": [32, 16], "patch_size": PATCH, "pretrain_image_size": 16, "decoder_hidden_size": 8}
+    return transformers.SegGptModel(transformers.SegGptConfig(**sizes))
+
+
+def byte_decoder() -> nn.Module:
+    module = transformers.models.blt.modeling_blt
+    sizes = {**HF, "num_hidden_layers": 2, "num_key_value_heads": HEADS, "hidden_size_global": WIDTH}
+    return module.BltLocalDecoder(transformers.models.blt.BltLocalDecoderConfig(**sizes, vocab_size=99))
+
+
 @pytest.mark.parametrize(
     ("build", "why"),
     [
@@ -322,6 +339,9 @@ def qwen_vision() -> nn.Module:
         (flaubert, r"keeps the attention and the MLP of its layers in lists of their own.*such as XLM-RoBERTa"),
         (reformer, r"reversible layers, which carry two streams side by side.*one residual stream"),
         (qwen_vision, r"packs the patches of all images into one sequence.*keeps its samples apart"),
+        (qwen_sound, r"packs the frames of all sounds into one sequence.*keeps its samples apart"),
+        (seggpt, r"runs the image and its prompt as two samples and averages the two.*a model of one image"),
+        (byte_decoder, r"attends to other tokens between its layers.*Pass blocks= with the list of its layers"),
     ],
 )
 def test_models_without_one_stream_of_samples_are_refused(build: Any, why: str) -> None:

@@ -30,7 +30,15 @@ SAMPLE = [
     "bridgetower/BridgeTowerModel", "clip/CLIPModel", "llava/LlavaModel", "qwen2_5_vl/Qwen2_5_VLModel",
     "qwen2_5_vl_vision/Qwen2_5_VisionTransformerPretrainedModel", "t5/T5Model", "whisper/WhisperModel", "cvt/CvtModel",
     "funnel/FunnelModel", "gemma3n_text/Gemma3nTextModel", "xlnet/XLNetModel", "pixtral/PixtralVisionModel",
-    "granite_speech_encoder/GraniteSpeechCTCEncoder", "hrm_text/HrmTextModel",
+    "granite_speech_encoder/GraniteSpeechCTCEncoder", "hrm_text/HrmTextModel", "blt_local_decoder/BltLocalDecoder",
+    "idefics/IdeficsModel", "qwen3_asr_encoder/Qwen3ASREncoder", "rt_detr/RTDetrModel", "seggpt/SegGptModel",
+    # with inputs of their own: queries, series, codes, maps of several towers
+    "blip-2/Blip2Model", "blip_2_qformer/Blip2QFormerModel", "decision_transformer/DecisionTransformerModel",
+    "informer/InformerModel", "kosmos-2/Kosmos2Model", "moshi_depth/MoshiDepthDecoder", "perceiver/PerceiverModel",
+    "pix2struct/Pix2StructForConditionalGeneration", "sam2/Sam2Model", "speecht5/SpeechT5Model",
+    "llama4_vision_model/Llama4VisionModel", "xcodec/XcodecModel", "chameleon/ChameleonModel",
+    # not built, and why
+    "bark/BarkModel", "layoutlmv2/LayoutLMv2Model", "sam2_video/Sam2VideoModel",
 ]  # fmt: skip
 
 

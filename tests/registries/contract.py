@@ -92,7 +92,7 @@ def _judged(candidate: Candidate) -> dict[str, Any]:
         unseen = depthflow.inspect(model)
         before = outputs(shaken(model), inputs) if unseen.supported else []
     except Exception as error:
-        return {"outcome": NOT_BUILT, "reason": f"{type(error).__name__}: {error}".split("\n")[0][:300]}
+        return {"outcome": NOT_BUILT, "reason": " ".join(f"{type(error).__name__}: {error}".split())[:300]}
     try:
         return _recorded(candidate, model, inputs, before, unseen)
     except UnsupportedModelError as refusal:
@@ -191,7 +191,7 @@ def _require_norm(seen: Survey, named: str | None, blocks: set[str], states: np.
     last = torch.from_numpy(states[:, -1])
     end = max(step.order for step in seen.all if step.name in blocks)
     after = [step for step in seen.all if step.order > end and is_norm(step.name, step.kind)]
-    whole = [step.name for step in after if _is(step.given, last)]
+    whole = [step.name for step in after if _is(step.given, last) and "attn" not in step.name]
     # Where several heads each have a norm of their own, none of them is the model's.
     require(len(set(whole)) != 1 or named is not None, f"{whole} norms the last state, but no final norm is named")
     if named is None:

@@ -53,6 +53,7 @@ LISTS: dict[str, Callable[[list[Any]], list[Any]]] = {
     "depths": lambda values: [min(value, 2) for value in values],
     "block_sizes": lambda values: [2] * len(values),
     "decoder_in_channels": lambda values: [min(value, WIDTH) for value in values],
+    "vision_features_channels": lambda values: [min(value, WIDTH) for value in values],
     "conv_dim": lambda values: [min(value, WIDTH) for value in values],
 }
 

@@ -6,9 +6,11 @@ from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.nn import Module
 
-from tests.registries.transformers_calls import CALLS, FIRST_ID, LAST_ID, LENGTH, SAMPLES
+from tests.registries.transformers_calls import CALLS
 from tests.registries.transformers_exceptions import SIDE
+from tests.registries.transformers_tensors import FIRST_ID, LAST_ID, LENGTH, SAMPLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +38,14 @@ def inputs(model: Any) -> dict[str, Any]:
             first = first or error
         else:
             return candidate
-    raise first or TypeError(f"{type(model).__name__} takes none of the inputs known here")
+    raise first or TypeError(_unknown(model))
+
+
+def _unknown(model: Any) -> str:
+    name, takes = type(model).__name__, signature(model.forward).parameters
+    if "forward" not in {method for kind in type(model).__mro__[:-1] for method in vars(kind) if kind is not Module}:
+        return f"{name} has no forward pass of its own"
+    return f"{name} needs {' and '.join(sorted(required(takes)))}, which this suite does not make"
 
 
 def likely(model: Any) -> Iterator[dict[str, Any]]:
@@ -70,7 +79,7 @@ def likely(model: Any) -> Iterator[dict[str, Any]]:
 
 def required(takes: Any) -> set[str]:
     """Return the names of what a forward pass cannot do without."""
-    return {name for name, one in takes.items() if one.default is Parameter.empty}
+    return {name for name, one in takes.items() if one.default is Parameter.empty and one.kind is not one.VAR_KEYWORD}
 
 
 def series(model: Any) -> Iterator[dict[str, Tensor]]:
@@ -105,8 +114,8 @@ def images(model: Any) -> Iterator[dict[str, Tensor]]:
     size = size or SIDE
     rows, cols = size if isinstance(size, list | tuple) else (size, size)
     yield {"pixel_values": torch.randn(SAMPLES, channels, rows, cols)}
-    if "spatial_shapes" in signature(model.forward).parameters:
-        patch = setting(model.config, "patch_size")
+    patch = setting(model.config, "patch_size")
+    if patch and "spatial_shapes" in signature(model.forward).parameters:
         yield {
             "pixel_values": torch.randn(SAMPLES, 16, channels * patch * patch),
             "pixel_attention_mask": torch.ones(SAMPLES, 16, dtype=torch.long),

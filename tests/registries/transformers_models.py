@@ -22,7 +22,7 @@ from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
 
 import depthflow
 from depthflow.errors import UnsupportedModelError
-from tests.registries.contract import Candidate, Reference, require_states
+from tests.registries.contract import Candidate, Reference, require_states, shaken
 from tests.registries.survey import watch
 from tests.registries.transformers_configs import small
 from tests.registries.transformers_inputs import inputs
@@ -66,6 +66,8 @@ WHOLE = {
 """Classes made from the configuration where the registry names one that is made from a part of it."""
 
 MOST = 40_000_000
+LARGEST = 1e3
+"""No initial value that a class chooses is larger."""
 
 transformers.logging.set_verbosity_error()
 
@@ -133,9 +135,18 @@ def builder(kind: str, name: str) -> Callable[[], nn.Module]:
             raise ImportError(" ".join(str(error).split())) from error  # the first line of transformers' own is empty
         if count > MOST:
             raise MemoryError(f"the smallest model of this type that is known here has {count:,} parameters")
-        return model(config)
+        return settled(model(config))
 
     return build
+
+
+def settled(model: nn.Module) -> nn.Module:
+    """Return the model with values for the parameters that its class leaves as the memory happened to be."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if not parameter.abs().amax().nan_to_num(torch.inf) < LARGEST:
+                parameter.normal_(std=0.02)
+    return model
 
 
 def reference(model: nn.Module, batch: Any) -> Reference | None:
@@ -148,7 +159,7 @@ def reference(model: nn.Module, batch: Any) -> Reference | None:
     try:
         with torch.no_grad():
             out = twin(**batch, output_hidden_states=True)
-    except TypeError:
+    except (TypeError, ValueError):  # it does not know the option, or has none to give
         return None
     given = getattr(out, "hidden_states", None)
     states = [state for state in given or () if isinstance(state, torch.Tensor)]
@@ -182,6 +193,7 @@ def remedy(model: Any, batch: Any, refusal: UnsupportedModelError) -> str | None
 
     A stack may be refused in its turn, as a hierarchical tower is, and then says why; it must not fail.
     """
+    shaken(model)  # gates that start at zero let nothing through
     for path in re.findall(r"blocks='([\w.]+)'", refusal.remedy):
         alone = tower(model, path)
         fault = failing(model, path, batch)

@@ -268,3 +268,38 @@ def test_tokens_before_samples_are_refused_also_where_there_are_as_many(samples)
         depthflow.record(TokensFirst(), torch.randn(samples, 7, 8), progress=False)
     as_many = depthflow.record(Chain(torch.tanh), torch.randn(7, 7, 8), progress=False)
     assert as_many.sizes["sample"] == 7
+
+
+class Normed(nn.Module):
+    """Blocks with a norm between them that belongs to none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks, self.norm = nn.ModuleList(nn.Linear(8, 8) for _ in range(3)), nn.LayerNorm(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = self.norm(block(x))
+        return x
+
+
+def test_blocks_that_are_not_given_what_the_one_before_returned() -> None:
+    model, x = Normed(), torch.randn(4, 5, 8)
+    with pytest.raises(
+        UnsupportedModelError, match=r"blocks.1 is not given what blocks.0 returned: .* pass blocks='blocks'"
+    ):
+        depthflow.record(model, x, progress=False)
+    assert not depthflow.inspect(model, x).supported
+    traj = depthflow.record(model, x, blocks="blocks", progress=False)
+    np.testing.assert_array_equal(traj.isel(depth=1).values, model.blocks[0](x).detach().numpy())
+
+
+def test_a_hook_that_steers_between_blocks_is_noticed(model, images) -> None:
+    handle = model.blocks[2].register_forward_pre_hook(lambda module, args: (args[0] + 1,))
+    with pytest.raises(UnsupportedModelError, match=r"blocks.2 is not given what blocks.1 returned: .* a hook"):
+        record(model, images)
+    steered = record(model, images, blocks="blocks")
+    handle.remove()
+    plain = record(model, images)
+    assert np.array_equal(steered.isel(depth=2), plain.isel(depth=2))
+    assert not np.allclose(steered.isel(depth=3), plain.isel(depth=3))
