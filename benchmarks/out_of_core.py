@@ -70,13 +70,13 @@ print(json.dumps({"seconds": seconds, "peak": peak, "spent": spent}))
 
 
 def rows(smoke: bool) -> Rows:
-    """Yield peak memory and time of each size, how flat the time per gigabyte is, and each measure's share of it."""
+    """Yield peak memory and time of each size, and how the time per gigabyte grows, in all and of each measure."""
     shape = TINY if smoke else SHAPE
     if smoke:
         sizes: tuple[float, ...] = (4 * COMPARED * _sample_bytes(shape) / 1e9,)
     else:
         sizes = tuple(float(size) for size in os.environ.get("DEPTHFLOW_STORE_GB", "").split(",") if size) or GB
-    per_gb, spent, reading = [], {}, 0.0
+    per_gb, spent = [], []
     for size in sizes:
         with tempfile.TemporaryDirectory() as folder:
             store, out = Path(folder) / "states.zarr", Path(folder) / "out"
@@ -85,17 +85,20 @@ def rows(smoke: bool) -> Rows:
             found = _analyzed(store, out)
             agreement = _agreed(store, out, Path(folder))
         per_gb.append(found["seconds"] / size)
-        spent = {name: seconds / size for name, seconds in found["spent"].items()}
+        spent.append({name: seconds / size for name, seconds in found["spent"].items()})
         said = f"{size:.3g} GB, {count}×{'×'.join(map(str, shape))} float32"
         name = "depthflow analyze STORE, every measure and its null"
         yield Row(f"{name}: peak memory", said, "2 GB resident", found["peak"] / LIMIT, 1.0, False, agreement)
         yield Row(f"{name}: time", said, "reading the store once", per_gb[-1] / reading, None, False, agreement)
     if len(sizes) > 1:
-        name, size = "depthflow analyze STORE: time per GB", " to ".join(f"{size:g}" for size in (sizes[0], sizes[-1]))
-        yield Row(name, f"{size} GB", "the least of them", max(per_gb) / min(per_gb), FLAT, False, "–")
-    for measure, seconds in spent.items():
-        size = f"{sizes[-1]:.3g} GB and its null, {seconds:.2g} s/GB"
-        yield Row(f"{measure}, as analyze runs it", size, "reading the store once", seconds / reading, None, False, "–")
+        said = f"{sizes[-1]:g} GB against {sizes[0]:g} GB"
+        growth = f"{per_gb[-1]:.3g} against {per_gb[0]:.3g} s/GB"
+        name = "depthflow analyze STORE: growth of the time per GB"
+        yield Row(name, said, "the smallest store", per_gb[-1] / per_gb[0], FLAT, False, growth)
+        for measure, last in spent[-1].items():
+            first = spent[0][measure]
+            growth = f"{last:.3g} against {first:.3g} s/GB"
+            yield Row(f"{measure} of it: growth", said, "the smallest store", last / first, FLAT, False, growth)
 
 
 def _sample_bytes(shape: tuple[int, ...]) -> int:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import dask
 from dask.system import CPU_COUNT
 
-from depthflow.cases import AFTER, EACH, INTERVENTIONS, MEASURES, Case
+from depthflow.cases import AFTER, EACH, INTERVENTIONS, MEASURES, OF_BLOCKS, Case
 from depthflow.errors import ParameterError
 from depthflow.lazy import loaded_parts, watched
 from depthflow.resample import random_directions
 from depthflow.results import GROUPS, NewResults, open_results
+from depthflow.schema import check_consecutive
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -88,6 +89,8 @@ def analyze(
     ------
     ParameterError
         If a measure is not known, or needs a model, or another measure that was not chosen.
+    TrajectoryError
+        What the measures raise; before anything is measured, if a measure of blocks lacks consecutive depths.
     StoreError
         If something is at ``store`` already.
     """
@@ -97,6 +100,9 @@ def analyze(
     chosen = list(known) if measures is None else [name for name in known if name in measures]
     _require_known(measures or [], known)
     null = random_directions(traj, seed=seed) if null is None else null
+    if not OF_BLOCKS.isdisjoint(chosen):
+        for one in (traj, null):
+            check_consecutive(one, "analyze")
     cases = dict(zip(GROUPS, (Case(traj, subject, seed), Case(null, null_subject, seed)), strict=True))
     # Measures differ too much in their time for a forecast.
     look = "{l_bar}{bar}| {elapsed}{postfix}"

@@ -28,10 +28,10 @@ PUSH = 0.05
 """Angle of the push, rad."""
 RIDGE = 1e-6
 """Share of the mean squared feature that settles what few states leave open in a linear map."""
-FITTED = 2**16
+FITTED = 2**15
 """Tokens of all samples, at each depth, that a linear map is fitted to, and as many that it is judged by.
 
-A map of 768 features has 0.6 million numbers; with 12 blocks these are 0.8 million states, each of 768 numbers.
+A map of 768 features has 0.6 million numbers; with 12 blocks these are 0.4 million states, each of 768 numbers.
 """
 PUSHED, LINEARISED, SWAPPED = 256, 32, 64
 """Samples, from the first on, that are pushed, differentiated along, and run with swapped blocks."""
@@ -174,6 +174,9 @@ POOLED: Mapping[str, Callable[[Case], xr.Dataset]] = {
     "dmd": _dmd,
 }
 """The measures that take all samples together, and go through a lazy trajectory by themselves, part by part."""
+
+OF_BLOCKS = frozenset({*EACH, "dmd"})
+"""The measures of what single blocks do, which need consecutive depths."""
 
 MEASURES = {**EACH, **POOLED}
 """Each measure of states as an analysis runs it: all defaults, and every interval and null that the measure offers."""

@@ -16,12 +16,15 @@ SUMMARY = "summary.txt"
 
 
 def claim(folder: Path) -> None:
-    """Make ``folder``, or raise if it holds results already."""
+    """Make ``folder``, or raise if it holds results already or cannot be made."""
     if (folder / RESULTS).exists():
         raise StoreError(
             f"{folder} holds results already and is not overwritten. Remove it, or choose another with -o."
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{folder} cannot be made a folder: {error.strerror}. Choose another with -o.") from error
 
 
 def write(found: analysis.Analysis, folder: Path, opening: str = "", closing: str = "") -> str:

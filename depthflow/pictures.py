@@ -49,6 +49,11 @@ def _curve(
     function(result, ax=ax, null=null, null_label=null_name, **options)
 
 
+def _agreement(ax: Axes, result: xr.Dataset, null: xr.Dataset, null_name: str) -> None:
+    """Draw the agreement with the labels, which the null's samples may lack."""
+    plot.agreement(result, ax=ax, null=null if "ari" in null else None, null_label=null_name)
+
+
 def _similarity(ax: Axes, result: xr.Dataset, null: xr.Dataset, null_name: str) -> None:
     plot.similarity(result, ax=ax)
 
@@ -92,7 +97,7 @@ PANELS: Mapping[str, list[tuple[str | None, Panel]]] = {
     "basins": [
         (None, partial(_basins, "basin")),
         ("label", partial(_basins, "label")),
-        ("ari", partial(_curve, plot.agreement)),
+        ("ari", _agreement),
     ],
     "dmd": [(None, _dmd), (None, partial(_dmd, variable="eigenvalue"))],
     "perturb": [

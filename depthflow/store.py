@@ -69,7 +69,8 @@ def save_trajectory(traj: xr.DataArray, path: str | Path) -> None:
         dataset[STATE].encoding["chunks"] = chunks
         if traj.chunks is not None:
             dataset = dataset.chunk(dict(zip(traj.dims, chunks, strict=True)))
-    dataset.to_zarr(path, mode="w-", zarr_format=3, consolidated=False)
+    # Chunks of nothing but NaN too: what is missing is taken for lost.
+    dataset.to_zarr(path, mode="w-", zarr_format=3, consolidated=False, write_empty_chunks=True)
 
 
 def open_trajectory(path: str | Path) -> xr.DataArray:
@@ -105,8 +106,8 @@ def open_trajectory(path: str | Path) -> xr.DataArray:
 
 
 def open_part(path: str | Path, start: int, stop: int) -> xr.DataArray:
-    """Open the samples from ``start`` to before ``stop`` of a store of which others may be missing."""
-    return _states(_opened(path).isel(sample=slice(start, stop)), path)
+    """Open the samples from ``start`` to before ``stop``, perhaps none, of a store of which others may be missing."""
+    return _states(_opened(path), path).isel(sample=slice(start, stop))
 
 
 def _opened(path: str | Path) -> xr.Dataset:

@@ -11,7 +11,17 @@ from torch.utils.data import DataLoader, IterableDataset, SequentialSampler
 
 from depthflow.errors import ParameterError, RecordError
 from depthflow.models.base import Call
-from depthflow.recording.inputs import LABEL_KEYS, Batch, batched, id_array, label_array, read_batch, size_of
+from depthflow.recording.inputs import (
+    LABEL_KEYS,
+    Batch,
+    batched,
+    holds,
+    id_array,
+    kind,
+    label_array,
+    read_batch,
+    size_of,
+)
 
 KINDS = (
     "a tensor or array (sample, …), a dict of these, or an iterable of batches (tensor, (tensor, label) or dict), such "
@@ -96,7 +106,7 @@ class Feed:
         Raises
         ------
         RecordError
-            If a batch is empty, or has labels where the first has none.
+            If a batch is empty, or has labels where the first has none, or labels that the first's type cannot hold.
         """
         first = self.first()
 
@@ -105,8 +115,7 @@ class Feed:
 
         anew = self._source.leaves_out(lambda start, stop: start == 0 or wants(start, stop))
         for start, batch in self._source.read(later) if anew else self._after:
-            if (_sound(batch).labels is None) != (first.labels is None):
-                raise RecordError("labels came with some batches and not with others; all or none are needed.")
+            _require_alike(first.labels, _sound(batch).labels)
             self.passed = start + batch.size
             if wants(start, self.passed):
                 yield start, batch
@@ -123,6 +132,16 @@ def _sound(batch: Batch) -> Batch:
     if batch.size == 0:
         raise RecordError("a batch holds no samples; at least one is needed in each.")
     return batch
+
+
+def _require_alike(first: np.ndarray | None, labels: np.ndarray | None) -> None:
+    if (labels is None) != (first is None):
+        raise RecordError("labels came with some batches and not with others; all or none are needed.")
+    if labels is not None and first is not None and not holds(first.dtype, labels.dtype):
+        raise RecordError(
+            f"labels came as {kind(first.dtype)} with the first batch and as {kind(labels.dtype)} with another. Give "
+            "all the same type, or pass labels=."
+        )
 
 
 class _Source(Protocol):
@@ -168,7 +187,7 @@ class _Loader:
     def __init__(self, loader: DataLoader, keep_labels: bool) -> None:
         self.loader, self.keep_labels = loader, keep_labels
         self.batch_size = int(loader.batch_size or 1)
-        total = len(loader.dataset)  # type: ignore[arg-type]
+        total = len(loader.sampler)  # type: ignore[arg-type]
         self.count = total - total % self.batch_size if loader.drop_last else total
 
     def leaves_out(self, wants: Wants) -> bool:
@@ -177,8 +196,15 @@ class _Loader:
     def read(self, wants: Wants) -> Iterator[tuple[int, Batch]]:
         spans = [span for span in _spans(self.count, self.batch_size) if wants(*span)]
         items = _at(self.loader, spans) if self.leaves_out(wants) else self.loader
-        for (start, _), item in zip(spans, items, strict=True):
-            yield start, read_batch(item, keep_labels=self.keep_labels)
+        for (start, stop), item in zip(spans, items, strict=True):
+            batch = read_batch(item, keep_labels=self.keep_labels)
+            if batch.size != stop - start:
+                raise RecordError(
+                    f"the DataLoader made {batch.size} samples of the {stop - start} from {start} on, so which is "
+                    "which is not known. Give iter(loader), whose batches are counted as they come, or let its "
+                    "collate_fn keep their number."
+                )
+            yield start, batch
 
 
 class _Stream:

@@ -16,9 +16,10 @@ from depthflow.recording.capture import Capture
 from depthflow.recording.feed import Feed
 from depthflow.recording.hooks import Tape
 from depthflow.recording.mode import call, undisturbed
+from depthflow.recording.sameness import settings
 from depthflow.recording.share import own_device, share
 from depthflow.recording.sinks import MemorySink
-from depthflow.recording.storing import StoreSink, settings
+from depthflow.recording.storing import StoreSink
 from depthflow.recording.tokens import require_types
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def record(
         If an argument is out of range or does not fit the model.
     RecordError
         If the model fails on the inputs, a block does not run as expected, a state is not finite or exceeds float16,
-        or memory would run out.
+        or memory would run out; if the inputs give other samples than they announce.
     StoreError
         If the store is of another model, settings or inputs (says what differs), or exists and ``resume=False``; if the
         disk is full or another error stops the writing: what was written before stays, and is continued from.

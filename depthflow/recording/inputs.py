@@ -96,7 +96,21 @@ def label_array(labels: Any) -> np.ndarray:
             f"needs labels as one class a sample, shape (sample,); got shape {array.shape}. Reduce them to one, "
             "or pass labels= yourself and the recording ignores those that come with the inputs."
         )
-    return array.astype(np.dtypes.StringDType()) if array.dtype.kind in "UO" else array
+    if array.dtype.kind == "O" and any(label is None for label in array):
+        raise ParameterError("needs a label for each sample; got None among them. Name that class, such as 'unknown'.")
+    if array.dtype.kind not in "biufSUOT":
+        raise ParameterError(f"needs labels as numbers or strings; got dtype {array.dtype}.")
+    return array.astype(np.dtypes.StringDType()) if array.dtype.kind in "SUO" else array
+
+
+def holds(known: np.dtype[Any], other: np.dtype[Any]) -> bool:
+    """Return whether an array of dtype ``known`` can take values of dtype ``other`` as they are."""
+    return np.can_cast(other, known) and (known.kind == "T") == (other.kind == "T")
+
+
+def kind(dtype: np.dtype[Any]) -> str:
+    """Return what an array holds, for messages."""
+    return "strings" if dtype.kind == "T" else str(dtype)
 
 
 def id_array(ids: Any) -> np.ndarray:

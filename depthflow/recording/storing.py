@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import errno
-import hashlib
-import json
 import shutil
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -17,28 +16,24 @@ import xarray as xr
 import zarr
 
 from depthflow.errors import ParameterError, RecordError, StoreError
-from depthflow.models.fingerprint import fingerprint
-from depthflow.models.placement import Weights
 from depthflow.recording.chunks import Buffer, Grid
 from depthflow.recording.memory import readable
+from depthflow.recording.sameness import HASH, distance, require_alike, unlike
 from depthflow.recording.sinks import Sink
 from depthflow.schema import DIMS, STATE
 from depthflow.store import COMPLETE, DONE, SETTINGS, chunk_samples, open_part, open_trajectory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from types import TracebackType
 
     import torch
     from torch import Tensor
 
-    from depthflow.models.base import Adapter
     from depthflow.recording.feed import Feed
     from depthflow.recording.share import Share
     from depthflow.recording.sinks import Columns, Describe
 
-HASH = "hash"
-"""Entry of the settings: one hash of all of them."""
 CREATING = ".creating"
 """How the name of a store ends that is not yet in its place."""
 
@@ -48,34 +43,7 @@ RUNS = 1024
 UNANNOUNCED = 64
 """Chunks a run where the number of samples is not known."""
 
-UNLIKE = 0.05
-"""Relative difference of a sample's tokens, on average, from which on it is another sample: rounding gives less."""
-
 FULL = (errno.ENOSPC, errno.EDQUOT)
-
-
-def settings(adapter: Adapter, feed: Feed, *, tokens: Any, depths: Sequence[int] | None, dtype: str) -> dict[str, Any]:
-    """Return what must be the same for a store to be continued, in values that JSON can hold.
-
-    Weights, labels, names and the first sample stand in it by their hash. The batch size is not in it.
-    """
-    found = {
-        "model": adapter.name(),
-        "weights": fingerprint(Weights(adapter.root)),
-        "blocks": adapter.names,
-        "tokens": np.asarray(tokens).tolist() if not isinstance(tokens, str | None) else tokens,
-        "depths": None if depths is None else list(depths),
-        "dtype": dtype,
-        "samples": feed.count,
-        "first sample": fingerprint(feed.first().part(0, 1).call.named()),
-        "labels": _hash(feed.labels),
-        "sample ids": _hash(feed.ids),
-    }
-    return found | {HASH: hashlib.blake2b(json.dumps(found).encode(), digest_size=16).hexdigest()}
-
-
-def _hash(values: np.ndarray | None) -> str | None:
-    return None if values is None else hashlib.blake2b(str(values.tolist()).encode(), digest_size=8).hexdigest()
 
 
 class StoreSink(Sink[xr.DataArray]):
@@ -111,12 +79,14 @@ class StoreSink(Sink[xr.DataArray]):
         self.path, self.count, self.settings, self.share = Path(path), feed.count, dict(found), share
         if "://" in str(path):
             raise ParameterError(f"store is a folder on a file system that all processes see; got {str(path)!r}.")
-        self._batch = feed.first().size
+        self._feed, self._batch = feed, feed.first().size
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="depthflow-store")
         self._filling, self._resting = Buffer(), Buffer()
         self._group: zarr.Group | None = None
         self._grid: Grid | None = None
         self._witness: int | None = None
+        self._other: int | None = None
+        self._agreed = False
         if share.of > 1 and (self.count is None or not feed.in_order):
             raise RecordError(
                 f"{share.of} processes share the recording, so the number of samples and their order must be known "
@@ -144,9 +114,6 @@ class StoreSink(Sink[xr.DataArray]):
     def open(self, shape: tuple[int, int, int], dtype: torch.dtype) -> None:
         """Note the shape; the store is made when the first batch is there."""
         self._shape, self._dtype = shape, dtype
-        if self._group is not None and self._array(STATE).shape[1:] != shape:
-            known = self._array(STATE).shape[1:]
-            raise StoreError(f"{self.path} holds states of shape {known}; this recording has {shape}.")
 
     def room(self, start: int, samples: int) -> Tensor:
         """Return the next rows of a buffer, behind those that wait for the rest of their chunk."""
@@ -157,6 +124,10 @@ class StoreSink(Sink[xr.DataArray]):
         """Take the states in, and have every chunk that is full written."""
         if self._grid is None:
             self._guarded(lambda: self._create(describe, columns))
+        if not self._agreed:
+            coords, _ = describe(0, {})
+            require_alike(self.path, self._arrays, self._shape, columns, coords)
+            self._agreed = True
         grid, buffer = self._known_grid, self._filling
         if self._witness is not None and start <= self._witness < start + len(room):
             self._compare(self._witness, room[self._witness - start])
@@ -176,10 +147,12 @@ class StoreSink(Sink[xr.DataArray]):
     def finish(self, describe: Describe) -> xr.DataArray:
         """Write what is left, declare the store finished if it is, and return this process's part of it, opened."""
         grid, left = self._known_grid, self._filling
-        if self.count is None and left.start < left.stop:
-            self._submit(grid.chunks(left.start, left.stop)[0], left)
+        last = grid.chunks(left.start, left.stop)[-1:]
+        if self.count is None and last and grid.missing(last[0]):
+            self._submit(last[0], left)
         for buffer in (self._resting, left):
             self._wait(buffer)
+        self._require_count()
         if not self._attrs[COMPLETE]:
             self._guarded(self._complete)
         if self.share.of == 1:
@@ -222,6 +195,7 @@ class StoreSink(Sink[xr.DataArray]):
         before = [chunk for chunk in written if missing is not None and chunk < missing]
         if before:
             self._witness = min(grid.stop(before[-1]), len(marked)) - 1
+            self._other = grid.start(before[0])
         self._require_space(int(np.sum(~marked)) * state.nbytes // max(1, len(marked)))
 
     def _create(self, describe: Describe, columns: Columns) -> None:
@@ -251,8 +225,8 @@ class StoreSink(Sink[xr.DataArray]):
                 attributes=dict(attrs),
             )
             place.rename(self.path)
-        except OSError as error:
-            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+        except Exception:
+            if not (self.path / "zarr.json").is_file():
                 raise
         finally:
             shutil.rmtree(place, ignore_errors=True)
@@ -305,16 +279,32 @@ class StoreSink(Sink[xr.DataArray]):
             left.unlink(missing_ok=True)
         for left in self.path.parent.glob(f".{self.path.name}.*{CREATING}"):
             shutil.rmtree(left, ignore_errors=True)
-        self._group.attrs[COMPLETE] = True
+        with suppress(FileNotFoundError):  # another process that is through as well took this for a leftover
+            self._group.attrs[COMPLETE] = True
+
+    def _require_count(self) -> None:
+        """Raise unless the inputs gave as many samples as there are to be."""
+        passed = self._feed.passed
+        if self.count is not None and passed != self.count:
+            raise RecordError(
+                f"the inputs announced {self.count} samples and gave {passed}. Give iter(…) of them, whose number is "
+                "not asked for, and another store."
+            )
+        written = int(np.sum(self._array(DONE)[:]))
+        if self.count is None and passed != written:
+            raise StoreError(
+                f"{self.path} holds {written} samples; these inputs hold {passed}. Record with the same inputs, or "
+                "choose another path."
+            )
 
     def _compare(self, sample: int, state: Tensor) -> None:
         """Raise unless a sample that is written comes out again as it was."""
         stored = np.asarray(self._array(STATE)[sample], dtype=np.float64)
-        norm = np.linalg.norm(stored, axis=-1)
-        apart = np.linalg.norm(state.numpy() - stored, axis=-1)[norm > 0] / norm[norm > 0]
-        if len(apart) and apart.mean() > UNLIKE:
+        other = None if self._other is None else np.asarray(self._array(STATE)[self._other])
+        apart, most = distance(state.numpy(), stored), unlike(stored, other)
+        if apart > most:
             raise StoreError(
-                f"sample {sample} comes out otherwise than {self.path} holds it (by {apart.mean():.0%} on average over "
+                f"sample {sample} comes out otherwise than {self.path} holds it (by {apart:.1%} on average over "
                 "its tokens): the inputs are others or in another order, as of a DataLoader that shuffles, or the "
                 "model draws at random. Record with the same inputs, or choose another path."
             )
@@ -330,14 +320,20 @@ class StoreSink(Sink[xr.DataArray]):
             )
 
     def _resize(self, samples: int) -> None:
-        for name, array in self._group.arrays() if self._group is not None else ():
-            if name == STATE or array.metadata.dimension_names == ("sample",):  # type: ignore[union-attr]
+        # What is done comes last: where it is long enough, all else is.
+        for name, array in sorted(self._arrays.items(), key=lambda item: item[0] == DONE):
+            if name == STATE or array.metadata.dimension_names == ("sample",):
                 array.resize((samples, *array.shape[1:]))
 
+    @property
+    def _arrays(self) -> dict[str, Any]:
+        return {} if self._group is None else dict(self._group.arrays())
+
     def _array(self, name: str) -> zarr.Array:
-        array = self._group[name] if self._group is not None else None
+        array = self._group.get(name) if self._group is not None else None
         if not isinstance(array, zarr.Array):
             raise StoreError(
-                f"{self.path} lacks the array {name!r}; it was not written by record. Choose another path."
+                f"{self.path} lacks the array {name!r}: was it removed meanwhile, or not written by record? Choose "
+                "another path."
             )
         return array.with_config({"write_empty_chunks": True})  # looking for empty ones reads all that is written

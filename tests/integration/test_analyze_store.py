@@ -19,6 +19,7 @@ import depthflow
 from depthflow import analysis, cases, lazy, pictures, results
 from depthflow.cases import EACH, POOLED, Case
 from depthflow.errors import StoreError, TrajectoryError
+from depthflow.output import claim
 from depthflow.summary import summarize
 from tests.tolerances import FLOAT64
 
@@ -221,6 +222,34 @@ def test_a_labelled_store_by_the_command_line(whole, tmp_path: Path, monkeypatch
     names = {path.name for path in out.iterdir()}
     assert names == {"results.zarr", "summary.txt"} | {f"{name}.png" for name in (*EACH, *POOLED)}
     assert results.open_results(out / "results.zarr")["results"]["basins"].ari.sizes == {"depth": DEPTHS}
+
+
+def test_a_null_without_labels_is_drawn(whole, tmp_path):
+    null = whole.drop_vars("label")
+    found = analysis.analyze(whole, null=null, measures=["basins"], progress=False)
+    assert "ari" in found.results["basins"]
+    assert "ari" not in found.null["basins"]
+    assert summarize(found)
+    assert [path.name for path in pictures.draw(found, tmp_path)] == ["basins.png"]
+
+
+@pytest.mark.parametrize("gap", ["traj", "null"])
+def test_depths_that_are_not_consecutive_are_said_before_anything_is_measured(whole, tmp_path, monkeypatch, gap):
+    def never(case):
+        raise AssertionError("measured")
+
+    monkeypatch.setitem(analysis.MEASURES, "basins", never)
+    given = {"traj": whole, "null": whole} | {gap: whole.isel(depth=[0, 2, 5])}
+    with pytest.raises(TrajectoryError, match=r"analyze needs consecutive depths.*got depth 0 followed by 2"):
+        analysis.analyze(**given, measures=["basins", "dmd"], store=tmp_path / "r.zarr", progress=False)
+    monkeypatch.undo()
+    assert set(analysis.analyze(**given, measures=["basins"], progress=False).results) == {"basins"}
+
+
+def test_results_have_no_room_where_a_file_is(tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(StoreError, match=r"out cannot be made a folder: File exists. Choose another with -o"):
+        claim(tmp_path / "out")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, SequentialSampler, TensorDataset
 
 import depthflow
 from depthflow.errors import ParameterError, RecordError
@@ -104,6 +104,24 @@ def test_labels_given_win(x) -> None:
     assert traj.label.values.tolist() == list("abcde")
 
 
+def test_labels_that_are_bytes_are_strings_of_any_length(x) -> None:
+    batches = [(x[:2], np.array([b"a", b"bc"])), (x[2:], np.array([b"def", b"", b"g"]))]
+    assert record(batches).label.values.tolist() == ["a", "bc", "def", "", "g"]
+
+
+def test_a_loader_of_the_first_samples(x) -> None:
+    traj = record(DataLoader(TensorDataset(x), batch_size=2, sampler=SequentialSampler(range(3))))
+    np.testing.assert_array_equal(traj.values[:, 0], x[:3].numpy())
+
+
+@pytest.mark.parametrize("collate", [lambda items: torch.stack(items)[:1], lambda items: torch.stack([*items, *items])])
+def test_a_loader_whose_batches_hold_other_samples(x, collate) -> None:
+    loader = DataLoader(x, batch_size=2, collate_fn=collate)
+    with pytest.raises(RecordError, match=r"made \d samples of the 2 from 0 on, so which .* Give iter\(loader\)"):
+        record(loader)
+    np.testing.assert_array_equal(record(iter(loader)).values[0, 0], x[0].numpy())
+
+
 def test_a_loader_that_drops_its_last_batch(x) -> None:
     assert record(DataLoader(TensorDataset(x), batch_size=2, drop_last=True)).sizes["sample"] == 4
 
@@ -130,6 +148,20 @@ def test_labels_of_several_values_are_the_models_own_input(x) -> None:
         (lambda x: np.array(["a", "b"]), r"arrays of numbers; got dtype <U1"),
         (lambda x: [(x[:2], LABELS[:3])], r"a batch of 2 samples came with 3 labels"),
         (lambda x: [(x[:2], LABELS[:2]), x[2:]], r"labels came with some batches and not with others"),
+        (
+            lambda x: [(x[:2], torch.tensor([1, 2])), (x[2:], torch.tensor([1.5, 2, 3]))],
+            r"labels came as int64 with the first batch and as float32 with another. Give all the same type",
+        ),
+        (
+            lambda x: [(x[:2], torch.tensor([1, 2], dtype=torch.uint8)), (x[2:], torch.tensor([1, 2, 300]))],
+            r"labels came as uint8 with the first batch and as int64 with another",
+        ),
+        (
+            lambda x: [(x[:2], ["a", "b"]), (x[2:], [1, 2, 3])],
+            r"labels came as strings with the first batch and as int64 with another",
+        ),
+        (lambda x: [(x, ["a", None, "b", "c", "d"])], r"needs a label for each sample; got None among them"),
+        (lambda x: [(x, np.arange(5) * 1j)], r"needs labels as numbers or strings; got dtype complex128"),
         (lambda x: [x[:2], x[2:, :4]], r"other tokens than the first: 4 token against 7 token.*one shape"),
         (lambda x: [x[:2], x[2:, :, :4]], r"states of 4 features; the first had 11"),
     ],

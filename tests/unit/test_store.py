@@ -24,6 +24,13 @@ def test_round_trip(tmp_path, states, label):
     xr.testing.assert_identical(opened.compute(), traj)
 
 
+@pytest.mark.parametrize("value", [0.0, np.nan])
+def test_chunks_of_one_value_are_not_taken_for_lost(tmp_path, traj, value):
+    traj = traj.copy(data=np.full_like(traj.values, value))
+    depthflow.save_trajectory(traj.chunk(sample=1), tmp_path / "t.zarr")
+    xr.testing.assert_identical(depthflow.open_trajectory(tmp_path / "t.zarr").compute(), traj)
+
+
 def test_a_lazy_trajectory_is_saved_in_whole_chunks(tmp_path, traj):
     depthflow.save_trajectory(traj.chunk(sample=1, depth=4), tmp_path / "t.zarr")
     xr.testing.assert_identical(depthflow.open_trajectory(tmp_path / "t.zarr").compute(), traj)
