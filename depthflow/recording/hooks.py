@@ -44,6 +44,9 @@ class Tape:
         with ExitStack() as stack:
             for number, module in enumerate(self._modules):
                 stack.enter_context(module.register_forward_pre_hook(self._before(number), with_kwargs=True))
+                if self.adapter.one_stream:  # before others: what a hook does to a block's input is part of the block
+                    follow = module.register_forward_pre_hook(self._follow(number), prepend=True, with_kwargs=True)
+                    stack.enter_context(follow)
                 stack.enter_context(module.register_forward_hook(self._after(number)))
             self._stack = stack.pop_all()
         return self
@@ -90,9 +93,15 @@ class Tape:
                 self._see(0, take_state(args, kwargs, self._names[number])[0])
             elif number in self._calls:
                 self._require_chain(number, take_state(args, kwargs, self._names[number])[0])
-            elif self.order is None and self.adapter.one_stream and self._break is None:
-                given = take_state(args, kwargs, self._names[number])[0]
-                self._break = None if self._is_last(given) else (self._calls[-1], number)
+
+        return hook
+
+    def _follow(self, number: int) -> Callable[[nn.Module, tuple[Any, ...], Mapping[str, Any]], None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+            if self._keep is None or not self._calls or self.order is not None or self._break is not None:
+                return
+            if not self._is_last(take_state(args, kwargs, self._names[number])[0]):
+                self._break = self._calls[-1], number
 
         return hook
 
@@ -192,7 +201,7 @@ class Tape:
             given = f"blocks={path!r}" if path else "blocks=[…] with them"
             return Refusal(
                 f"in {family} {after} is not given what {before} returned: something between them changes the states "
-                "(a norm, a position embedding, another branch, a hook), so they are not one trajectory.",
+                "(a norm, a position embedding, another branch), so they are not one trajectory.",
                 f"To record what each block returns all the same, pass {given}.",
             )
         return None
