@@ -225,7 +225,7 @@ class StoreSink(Sink[xr.DataArray]):
                 attributes=dict(attrs),
             )
             place.rename(self.path)
-        except Exception:
+        except Exception:  # also zarr's own, when a process that is through removes this for a leftover
             if not (self.path / "zarr.json").is_file():
                 raise
         finally:
