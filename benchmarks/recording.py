@@ -76,7 +76,7 @@ def rows(smoke: bool) -> Rows:
 def _peak(smoke: bool, sizes: dict[str, Any], model: Any) -> Row:
     """Return the row of a recording's peak memory beyond the bare forward pass, counted in batches of states."""
     script = RECORDING.format(batches=2 if smoke else 16, sizes=sizes)
-    pairs = [(peak(script, "store"), peak(script, "bare")) for _ in range(1 if smoke else 3)]
+    pairs = [(peak(script, "store"), peak(script, "bare")) for _ in range(1 if smoke else 7)]
     tokens = model.patch_embed.num_patches + model.num_prefix_tokens
     batch = 8 * (len(model.blocks) + 1) * tokens * model.embed_dim * 4
     found = median(ours - bare for ours, bare in pairs) / batch

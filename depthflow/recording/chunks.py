@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from depthflow.recording.direct import aligned
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from concurrent.futures import Future
@@ -91,7 +93,7 @@ class Buffer:
         used = self.stop - self.start
         old = self._rows
         if old.shape[1:] != shape or old.dtype != dtype or used + samples > len(old):
-            self._rows = torch.empty((used + max(samples, ahead), *shape), dtype=dtype, device="cpu")
+            self._rows = aligned((used + max(samples, ahead), *shape), dtype)
             if used:
                 self._rows[:used] = old[:used]
         return self._rows[used : used + samples]

@@ -17,6 +17,7 @@ import zarr
 
 from depthflow.errors import ParameterError, RecordError, StoreError
 from depthflow.recording.chunks import Buffer, Grid
+from depthflow.recording.direct import DirectStore
 from depthflow.recording.memory import readable
 from depthflow.recording.sameness import HASH, distance, require_alike, unlike
 from depthflow.recording.sinks import Sink
@@ -49,7 +50,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 class StoreSink(Sink[xr.DataArray]):
     """Fills a store chunk by chunk; where there are several processes, this one its share of them.
 
-    Two buffers take turns: the model fills one while chunks of the other are written. A chunk's file appears whole or
+    Two buffers take turns: the model fills one while chunks of the other are written, past the page cache as long as
+    the disk keeps up with the model. A chunk's file appears whole or
     not at all, and is marked in ``done`` after that; so a store can be continued wherever its writer was killed.
     Processes never write the same file: each has whole runs of chunks, and whatever is kept of a run's samples lies in
     files of its own.
@@ -80,6 +82,7 @@ class StoreSink(Sink[xr.DataArray]):
         if "://" in str(path):
             raise ParameterError(f"store is a folder on a file system that all processes see; got {str(path)!r}.")
         self._feed, self._batch = feed, feed.first().size
+        self._files = DirectStore(self.path)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="depthflow-store")
         self._filling, self._resting = Buffer(), Buffer()
         self._group: zarr.Group | None = None
@@ -138,6 +141,7 @@ class StoreSink(Sink[xr.DataArray]):
             self._submit(chunk, buffer)
         rest = grid.start(there[-1]) if grid.missing(there[-1]) else buffer.stop
         if full:
+            self._files.direct &= all(write.done() for write in self._resting.pending)  # else the model would wait
             self._wait(self._resting)
             self._resting.begin(rest, *buffer.part(rest, buffer.stop))
             self._filling, self._resting = self._resting, buffer
@@ -174,7 +178,7 @@ class StoreSink(Sink[xr.DataArray]):
             raise StoreError(f"{self.path} exists already and is not overwritten. Remove it, or choose another path.")
         if not (self.path / "zarr.json").is_file():
             raise StoreError(f"{self.path} exists and is no store. Remove it, or choose another path.")
-        self._group = zarr.open_group(self.path, mode="r+")
+        self._group = zarr.open_group(self._files, mode="r+")
         known = self._attrs.get(SETTINGS)
         if not isinstance(known, Mapping) or STATE not in self._group:
             raise StoreError(f"{self.path} was not written by record, so it cannot be continued. Choose another path.")
