@@ -16,7 +16,9 @@ RECORD = """
 import sys
 import torch
 import depthflow, depthflow.store
+from depthflow.recording import direct
 torch.set_num_threads(1)
+direct.LEAST = 2**16  # so that these small chunks, too, pass by the page cache while the disk keeps up
 depthflow.store.CHUNK_BYTES = 9 * 57 * 2**10
 model, data = depthflow.datasets.digits_vit(), depthflow.datasets.digits("test")
 print("begin", flush=True)
