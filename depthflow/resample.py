@@ -45,7 +45,8 @@ def bootstrap(measure: Measure, traj: xr.DataArray, *, n: int = 200, seed: int =
     -------
     xarray.Dataset
         Each numeric variable ``v`` (less the dim ``sample``) with ``v_low`` and ``v_high`` of the same dims and units.
-        Labels such as ``basin``, whose mean says nothing, are left out.
+        Left out are labels such as ``basin``, whose mean says nothing, and what is told of each basin, as every
+        resample numbers its clusters anew.
 
     Raises
     ------
@@ -250,12 +251,14 @@ def _repeated(
 
 
 def _estimates(result: xr.Dataset | xr.DataArray) -> xr.Dataset:
-    """Return the numeric, non-categorical variables, averaged over samples."""
+    """Return the numeric variables that mean the same in every resample, averaged over samples."""
     dataset = result.to_dataset() if isinstance(result, xr.DataArray) else result
     kept = [
         name
         for name, variable in dataset.data_vars.items()
-        if variable.dtype.kind in "fiu" and not (str(name) in VARIABLES and VARIABLES[str(name)].categorical)
+        if variable.dtype.kind in "fiu"
+        and not (str(name) in VARIABLES and VARIABLES[str(name)].categorical)
+        and "basin" not in variable.dims
     ]
     dataset = dataset[kept]
     if "sample" in dataset.dims:

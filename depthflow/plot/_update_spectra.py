@@ -94,7 +94,7 @@ def _draw_spectra(ax: Axes, share: xr.DataArray) -> None:
     blocks, mode = positions(share, "block"), positions(share, "mode")
     colors = mpl.colormaps[SEQUENTIAL](np.linspace(0, LIGHTEST, len(blocks)))
     for median, color in zip(quartiles(share, "block", "mode")[1], colors, strict=True):
-        ax.plot(mode, median, color=color, linewidth=LINE_WIDTH)
+        ax.plot(mode, _above_zero(median), color=color, linewidth=LINE_WIDTH)
     ax.set_yscale("log")
     _show_what_is_accurate(ax)
     ax.set_xlabel("mode")
@@ -110,7 +110,7 @@ def _draw_null(ax: Axes, share: xr.DataArray, label: str) -> None:
     # In front: a fan of spectra would hide it.
     ax.plot(
         positions(share, "mode"),
-        quartiles(share, "mode")[1],
+        _above_zero(quartiles(share, "mode")[1]),
         color=INK,
         linestyle=NULL_DASHES,
         linewidth=LINE_WIDTH,
@@ -119,6 +119,11 @@ def _draw_null(ax: Axes, share: xr.DataArray, label: str) -> None:
     )
     _show_what_is_accurate(ax)
     legend(ax)
+
+
+def _above_zero(median: np.ndarray) -> np.ndarray:
+    """Return the values that have a place on a logarithmic axis, NaN for the others: centering leaves a mode of 0."""
+    return np.where(median > 0, median, np.nan)
 
 
 def _show_what_is_accurate(ax: Axes) -> None:

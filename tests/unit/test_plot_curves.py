@@ -219,6 +219,15 @@ def test_spectra_below_what_is_accurate_are_not_shown():
     assert plot.update_spectra(ds, variable="singular_value").get_ylim()[0] == pytest.approx(1e-6)
 
 
+def test_modes_that_centering_leaves_at_zero_are_not_drawn():
+    ds, null = spectra_result(), spectra_result(1)
+    for one in (ds, null):
+        one["singular_value"][..., -1] = 0.0
+    for line in plot.update_spectra(ds, variable="singular_value", null=null).lines:
+        assert np.isnan(line.get_ydata()[-1])
+        assert np.isfinite(line.get_ydata()[:-1]).all()
+
+
 def test_a_null_far_below_is_in_the_picture():
     null = spectra_result(1)
     null["singular_value"][..., 1:] *= 1e-4

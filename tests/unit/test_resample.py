@@ -62,6 +62,8 @@ def test_bootstrap_leaves_labels_out():
     flow = depthflow.synthetic.spherical_sink(n_samples=30)
     result = depthflow.bootstrap(depthflow.basins, flow, n=5, n_basins=3, tokens=[0])
     assert "basin" not in result
+    assert not {"center", "occupancy", "concentration"} & set(result)  # every resample numbers its clusters anew
+    assert "silhouette_low" in result
     assert "ari_low" in result
 
 
