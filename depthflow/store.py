@@ -56,7 +56,7 @@ def save_trajectory(traj: xr.DataArray, path: str | Path) -> None:
     Raises
     ------
     StoreError
-        If something is at ``path`` already: it is never overwritten.
+        If something is at ``path`` already, as it is never overwritten; or it cannot be written there.
     """
     path = Path(path)
     if path.exists():
@@ -69,8 +69,14 @@ def save_trajectory(traj: xr.DataArray, path: str | Path) -> None:
         dataset[STATE].encoding["chunks"] = chunks
         if traj.chunks is not None:
             dataset = dataset.chunk(dict(zip(traj.dims, chunks, strict=True)))
-    # Chunks of nothing but NaN too: what is missing is taken for lost.
-    dataset.to_zarr(path, mode="w-", zarr_format=3, consolidated=False, write_empty_chunks=True)
+    try:
+        # Chunks of nothing but NaN too: what is missing is taken for lost.
+        dataset.to_zarr(path, mode="w-", zarr_format=3, consolidated=False, write_empty_chunks=True)
+    except OSError as error:
+        raise StoreError(
+            f"{path} could not be written: {error.strerror or error}. Remove what is there of it, and choose a folder "
+            "that can be written and has room."
+        ) from error
 
 
 def open_trajectory(path: str | Path) -> xr.DataArray:

@@ -93,8 +93,9 @@ def read(where: str, download: Mapping[str, Any]) -> Kept:
             )
         return Kept(where, config, load_file(files[1]))
     except (OSError, HfHubHTTPError, EntryNotFoundError, ValueError, SafetensorError) as error:
+        said = str(error).strip().splitlines()[0].rstrip(".")
         raise SurrogateError(
-            f"{where} holds no surrogate that can be read: {str(error).strip().splitlines()[0]}. Give a folder made by "
+            f"{where} holds no surrogate that can be read: {said}. Give a folder made by "
             "save_pretrained, or the name of a repository on the hub."
         ) from error
 

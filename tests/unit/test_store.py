@@ -49,6 +49,13 @@ def test_nothing_is_overwritten(tmp_path, traj):
     np.testing.assert_array_equal(depthflow.open_trajectory(tmp_path / "t.zarr").values, traj.values)
 
 
+def test_a_folder_that_is_a_file_is_told(tmp_path, traj):
+    (tmp_path / "notes.txt").write_text("kept")
+    with pytest.raises(StoreError, match=r"t\.zarr could not be written: Not a directory\. .* choose a folder"):
+        depthflow.save_trajectory(traj, tmp_path / "notes.txt" / "t.zarr")
+    assert (tmp_path / "notes.txt").read_text() == "kept"
+
+
 def test_what_is_no_store(tmp_path, traj):
     with pytest.raises(StoreError, match="not a zarr v3 store"):
         depthflow.open_trajectory(tmp_path)
