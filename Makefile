@@ -30,7 +30,10 @@ check: setup
 	$(BIN)/codespell
 
 docs: setup
-	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+	$(BIN)/python -m sphinx -M html docs docs/_build -q -W --keep-going -n
+	$(BIN)/python -m sphinx -M doctest docs docs/_build -q -W --keep-going
+	$(BIN)/python docs/check_links.py docs/_build/html
+	@echo "$$(ls docs/tutorials/plot_*.rst | wc -l) tutorials executed; $$(sed -n 's/^ *\([0-9]* tests\)$$/\1/p' docs/_build/doctest/output.txt) of examples passed"
 	@echo "open docs/_build/html/index.html"
 
 bench: setup
@@ -43,4 +46,4 @@ registries: setup
 	$(BIN)/python -m tests.registries --resume
 
 clean:
-	rm -rf $(VENV) docs/_build depthflow-demo
+	rm -rf $(VENV) docs/_build docs/api docs/tutorials docs/sg_execution_times.rst depthflow-demo

@@ -22,6 +22,7 @@ from .recording.intervene import swap_blocks as swap_blocks
 from .recording.jacobian import jacobian as jacobian
 from .recording.perturb import perturb as perturb
 from .recording.stream import stream as stream
+from .reporting.build import report as report
 from .resample import bootstrap as bootstrap
 from .resample import random_directions as random_directions
 from .resample import shuffle_depth as shuffle_depth

@@ -1,4 +1,4 @@
-"""The command line: ``depthflow inspect | record | analyze | fit | demo``.
+"""The command line: ``depthflow inspect | record | analyze | fit | report | demo``.
 
 Exit status 0, or 2 with one clear line for a mistake of the user's.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -187,6 +187,60 @@ def fit(
             progress=not quiet,
         )
     )
+
+
+@app.command()
+def report(
+    source: Annotated[str, typer.Argument(help="a store made by record; or, with IMAGES, a model as for record")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="HTML file to write; nothing may be there yet")],
+    images: Annotated[str | None, typer.Argument(help="a folder of images, or digits, for a model")] = None,
+    measures: Annotated[str | None, typer.Option(help="such as convergence,phases; all by default")] = None,
+    null: Annotated[
+        Path | None,
+        typer.Option(help="of a store: the null's store, such as the untrained twin's; else random directions"),
+    ] = None,
+    title: Annotated[str | None, typer.Option(help="heading of the page")] = None,
+    labels_from_folders: LabelsFromFolders = False,
+    batch_size: BatchSize = 32,
+    device: Device = None,
+    blocks: Blocks = None,
+    random_weights: RandomWeights = False,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Measure as analyze does, and write one HTML file with the answers, pictures, numbers and a view of the sphere."""
+    from depthflow.reporting.build import require_free, write
+    from depthflow.reporting.measured import require_known
+    from depthflow.reporting.sources import of_model, of_trajectory
+
+    require_free(output)
+    chosen = require_known(None if measures is None else [name.strip() for name in measures.split(",")])
+    batches: Any = None
+    if images is None:
+        sources = of_trajectory(source, null, labels=None, sample_ids=None, seed=seed)
+    else:
+        from depthflow.analysis import TWIN
+        from depthflow.sources import load_images, load_model
+
+        if null is not None:
+            raise ParameterError("--null is the null of a store; a model is measured beside its own untrained twin.")
+        loaded = load_model(source, random_weights=random_weights, seed=seed)
+        given = load_images(images, loaded, labels_from_folders=labels_from_folders, batch_size=batch_size)
+        batches, title = given.batches, title or f"{source} on {images}"
+        sources = of_model(
+            loaded.model,
+            batches,
+            load_model(source, random_weights=True, seed=seed + 1).model,
+            null_name=TWIN,
+            labels=given.labels,
+            sample_ids=given.names,
+            blocks=blocks,
+            device=device,
+            seed=seed,
+            progress=not quiet,
+        )
+    write(sources, output, images=batches, measures=chosen, title=title, seed=seed, progress=not quiet)
+    typer.echo(f"Written to {output} ({output.stat().st_size / 1e6:.1f} MB)")
 
 
 @app.command()

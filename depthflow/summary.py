@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from textwrap import fill
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -23,35 +23,58 @@ GROUPS = 100
 NORMAL_QUANTILE = 1.96
 MOST = 0.9
 """Share of the samples that the basins worth naming hold."""
+INTERVALS = f"Square brackets: {CONFIDENCE:.0%} intervals over samples, by the bootstrap (ari: by the jackknife)."
+
+
+class Answer(NamedTuple):
+    """A measure's question, and what the trajectory and its null say to it, a sentence an entry."""
+
+    measure: str
+    question: str
+    found: list[str]
+    null: list[str]
+
+
+def answers(analysis: Analysis) -> list[Answer]:
+    """Return the answer of each measure of the analysis."""
+    return [
+        Answer(name, question, sentences(analysis.results[name]), sentences(analysis.null[name]))
+        for name, (question, sentences) in QUESTIONS.items()
+        if name in analysis.results
+    ]
 
 
 def summarize(analysis: Analysis) -> str:
     """Return one paragraph a measure: the question, the trajectory's answer, and the null's."""
     parts = []
-    for name, (question, sentences) in QUESTIONS.items():
-        if name not in analysis.results:
-            continue
-        found = [f"- {sentence}" for sentence in sentences(analysis.results[name])]
-        found += [f"· {analysis.null_name}: {sentence}" for sentence in sentences(analysis.null[name])]
+    for answer in answers(analysis):
+        found = [f"- {sentence}" for sentence in answer.found]
+        found += [f"· {analysis.null_name}: {sentence}" for sentence in answer.null]
         lines = [fill(line, WIDTH, initial_indent="  ", subsequent_indent="    ") for line in found]
-        parts.append("\n".join([question, *lines]))
-    parts.append(
-        f"Square brackets: {CONFIDENCE:.0%} intervals over samples, by the bootstrap (ari: by the jackknife). What "
-        "begins with · is the null."
-    )
+        parts.append("\n".join([answer.question, *lines]))
+    parts.append(f"{INTERVALS} What begins with · is the null.")
     return "\n\n".join(parts)
 
 
 def _shown(values: xr.DataArray, digits: int = 2) -> str:
-    """Return the mean over samples with its interval; ``values`` has the dim sample, and others to average first."""
-    per_sample = values.mean([dim for dim in values.dims if dim != "sample"])
-    mean, low, high = mean_interval(per_sample.values)
+    """Return the mean over samples with its interval; other dims are averaged first.
+
+    A single sample has no interval.
+    """
+    per_sample = values.mean([dim for dim in values.dims if dim != "sample"]).values
+    mean, low, high = mean_interval(np.atleast_1d(per_sample))
+    if np.isnan(mean):
+        return "undefined"
+    if np.size(per_sample) < 2:
+        return f"{mean:.{digits}f}"
     return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def _by_type(result: xr.Dataset) -> list[tuple[str, xr.Dataset]]:
     """Return the result's part for cls and for patches, or all of it where there is neither."""
     types = token_types(result)
+    if not types:
+        return [("the only token", result)]
     parts = [
         (kind, result.isel(token=[index for index, one in enumerate(types) if one == kind]))
         for kind in LEADING_TYPES
@@ -96,6 +119,8 @@ def _phases(result: xr.Dataset) -> list[str]:
     listed = " ".join(f"[{start}–{end}]" for start, end in zip(starts, ends, strict=True))
     if len(ends) == 1:
         return [f"one phase, {listed}: no cut weighs more than the threshold"]
+    if np.isnan(result["contrast"]):
+        return [f"{len(ends)} phases {listed}; no phase holds two blocks to compare with those of others"]
     inner = result["boundary_probability"].sel(block=ends[:-1]).values
     return [
         f"{len(ends)} phases {listed}; similarity within minus between {float(result['contrast']):.2f} "

@@ -1,0 +1,88 @@
+"""Take every measure that a trajectory allows, and say of each other one why it is left out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from depthflow.analysis import Analysis, analyze
+from depthflow.cases import AFTER, EACH, INTERVENTIONS, MEASURES
+from depthflow.errors import DepthflowError, ParameterError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    import xarray as xr
+
+TOGETHER = (tuple(EACH), ("phases", "swap_blocks"), ("basins", "perturb", "basin_stability"), ("dmd",), ("jacobian",))
+"""Measures that share a reading of the states, or of which one is made from another."""
+
+
+class Measured(NamedTuple):
+    """The results, and why each measure that is not among them is left out."""
+
+    analysis: Analysis
+    left_out: Mapping[str, str]
+
+
+def require_known(measures: Sequence[str] | None) -> list[str]:
+    """Return the measures to take, all by default.
+
+    Raises
+    ------
+    ParameterError
+        If one is not known.
+    """
+    known = [*MEASURES, *INTERVENTIONS]
+    if measures is None:
+        return known
+    chosen = [measures] if isinstance(measures, str) else list(measures)
+    unknown = [name for name in chosen if name not in known]
+    if unknown or not chosen:
+        raise ParameterError(
+            f"report knows the measures {', '.join(known)}; got {unknown[0] if unknown else chosen!r}."
+        )
+    return [name for name in known if name in chosen]
+
+
+def measure(
+    traj: xr.DataArray, measures: Sequence[str], *, folder: Path, null_name: str, without_model: str, **given: Any
+) -> Measured:
+    """Return the results of ``measures`` of a trajectory and of its null, as :func:`depthflow.analysis.analyze` does.
+
+    A measure that refuses the trajectory is left out with its own words; one that needs the model, with
+    ``without_model`` where there is none of the null. Of a dask-backed trajectory the results are written into
+    ``folder``.
+
+    Raises
+    ------
+    DepthflowError
+        If no measure can be taken.
+    """
+    results: dict[str, xr.Dataset] = {}
+    null: dict[str, xr.Dataset] = {}
+    left_out: dict[str, str] = {}
+    fault: DepthflowError = ParameterError(f"report: nothing that was asked for can be measured: {without_model}")
+    if given.get("null_subject") is None:
+        left_out = {name: without_model for name in measures if name in INTERVENTIONS}
+    waiting = [tuple(name for name in unit if name in measures and name not in left_out) for unit in TOGETHER]
+    while waiting:
+        unit = waiting.pop(0)
+        if not unit:
+            continue
+        store = None if traj.chunks is None else folder / f"{'-'.join(unit)}.zarr"
+        try:
+            found = analyze(traj, measures=unit, null_name=null_name, store=store, **given)
+        except DepthflowError as error:
+            if len(unit) > 1:
+                waiting[:0] = [(name,) for name in unit]
+                continue
+            lost = [name for name in AFTER.get(unit[0], ()) if name in left_out]
+            left_out[unit[0]] = f"It is made from {lost[0]}, which is left out." if lost else str(error)
+            fault = error
+            continue
+        results |= found.results
+        null |= found.null
+    if not results:
+        raise fault
+    return Measured(Analysis(results, null, null_name), left_out)
