@@ -48,8 +48,8 @@ class Subject:
     ----------
     model : torch.nn.Module
         What was recorded.
-    inputs : array, tensor, or iterable of tensors
-        All samples, or batches of them; gone through several times.
+    inputs : optional
+        All samples, in any form that :func:`depthflow.record` takes; gone through several times.
     labels : array-like, optional
         One class a sample.
     blocks, device : optional
@@ -87,14 +87,15 @@ class Subject:
         }
 
     def _batches(self, count: int, batch_size: int) -> Iterator[Any]:
-        whole = hasattr(self.inputs, "shape")
-        parts = (self.inputs[at : at + batch_size] for at in range(0, count, batch_size)) if whole else self.inputs
-        start = 0
-        for part in parts:
-            batch = part[: count - start]
-            if len(batch):
-                yield batch if self.labels is None else (batch, self.labels[start : start + len(batch)])
-            start += len(batch)
+        from depthflow.recording.feed import Feed
+
+        feed, start = Feed(self.inputs, batch_size, self.labels), 0
+        for batch in feed:
+            part = batch.part(0, min(batch.size, count - start))
+            labels = feed.labels_of(batch, start)
+            given = dict(part.call.kwargs) or part.call.args[0]
+            yield given if labels is None else (given, labels[: part.size])
+            start += batch.size
             if start >= count:
                 return
 
@@ -132,6 +133,8 @@ def _coherence(case: Case) -> xr.Dataset:
 
 def _dmd(case: Case) -> xr.Dataset:
     """Fit on every second sample and predict the others, where there are two; of many, on evenly spaced ones."""
+    if "sample" not in case.traj.dims:
+        return dmd(case.traj, ridge=RIDGE)
     samples, tokens = case.traj.sizes["sample"], case.traj.sizes.get("token", 1)
     step = 2 * max(1, min(-(-samples * tokens // (2 * FITTED)), samples // 2))
     halves = [case.traj.isel(sample=slice(start, None, step)) for start in (0, step // 2) if start < samples]

@@ -177,12 +177,12 @@ def _dmd(result: xr.Dataset) -> list[str]:
     for kind in _leading(token_types(result)):
         part = result.sel(token_type=kind)
         errors = [
-            f"{float(part.error[index]):.2f} {horizons[index]} ahead (unchanged states: "
+            f"{float(part.error[index]):.2f} at {horizons[index]} (unchanged states: "
             f"{float(part.error_identity[index]):.2f})"
             for index in shown
         ]
         lines.append(
-            f"{kind}: the relative error of one linear map for all blocks is {', '.join(errors)}; blocks ahead, {held}"
+            f"{kind}: the relative error of one linear map for all blocks is {', '.join(errors)} blocks ahead; {held}"
         )
     return lines
 

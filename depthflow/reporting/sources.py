@@ -22,8 +22,6 @@ from depthflow.schema import check
 from depthflow.store import open_trajectory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import xarray as xr
 
 NEEDS_MODEL = "It needs the model itself, not its states alone: report(model, inputs)."
@@ -48,21 +46,6 @@ class Sources(NamedTuple):
     null: Source
     null_name: str
     without_model: str = ""
-
-
-class AnyInputs(Subject):
-    """A model with inputs in any form that :func:`depthflow.record` takes, as often as they are asked for."""
-
-    def _batches(self, count: int, batch_size: int) -> Iterator[Any]:
-        feed, start = Feed(self.inputs, batch_size, self.labels), 0
-        for batch in feed:
-            part = batch.part(0, min(batch.size, count - start))
-            labels = feed.labels_of(batch, start)
-            given = dict(part.call.kwargs) or part.call.args[0]
-            yield given if labels is None else (given, labels[: part.size])
-            start += batch.size
-            if start >= count:
-                return
 
 
 def require_repeatable(inputs: Any) -> None:
@@ -135,11 +118,11 @@ def of_model(
     """Record a model beside ``null``, its untrained twin, or, where none can be built, random directions."""
     require_repeatable(inputs)
     labels = None if labels is None else label_array(labels)
-    subject = AnyInputs(model, inputs, labels, blocks, device)
+    subject = Subject(model, inputs, labels, blocks, device)
     twin = untrained_twin(subject, seed + 1) if null is None else null
     case = Source(_recorded(subject, sample_ids, progress), subject)
     if isinstance(twin, nn.Module):
-        other = AnyInputs(twin, inputs, labels, blocks, device)
+        other = Subject(twin, inputs, labels, blocks, device)
         return Sources(case, Source(_recorded(other, sample_ids, progress), other), TWIN if null is None else null_name)
     untrained, name = _null_of_states(case.traj, null, seed)
     return Sources(case, untrained, name, NEEDS_TWIN)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 MANY = 1000
 """From so many marks on, they are kept as pixels: as shapes they would weigh more than the rest of the page."""
-DPI = 160
+DPI = 110
 PIXELS = 96
 """Of the page, to an inch of a picture."""
 

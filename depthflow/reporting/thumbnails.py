@@ -23,7 +23,7 @@ PLAIN = 16
 """Up to this side pictures are kept exactly, as PNG."""
 SHEET_PIXELS = 2**24
 QUALITIES = (80, 50)
-BUDGET = 2_600_000
+BUDGET = 1_500_000
 """Bytes of the sheet, before it is written as text."""
 BATCH = 32
 NO_IMAGES = "the inputs are not images of 1 or 3 channels"

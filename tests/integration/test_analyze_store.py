@@ -203,6 +203,29 @@ class _Nowhere:
     def flush(self) -> None: ...
 
 
+def test_one_linear_map_of_a_path_without_samples(whole):
+    path = whole.isel(sample=0, drop=True)
+    found = analysis.analyze(path, measures=["dmd"], progress=False).results["dmd"]
+    xr.testing.assert_identical(found, depthflow.dmd(path, ridge=cases.RIDGE))
+
+
+@pytest.mark.parametrize("form", ["array", "batches", "dict", "labelled batches"])
+def test_the_first_samples_of_inputs_in_any_form(form):
+    x, y = np.arange(24.0, dtype=np.float32).reshape(8, 3), np.arange(8)
+    batches = [x[:3], x[3:6], x[6:]]
+    inputs = {
+        "array": x,
+        "batches": batches,
+        "dict": {"x": x},
+        "labelled batches": list(zip(batches, (y[:3], y[3:6], y[6:]), strict=True)),
+    }[form]
+    subject = cases.Subject(None, inputs, None if form == "labelled batches" else y)
+    first = list(subject.first(5, 3)["inputs"])
+    taken = [given["x"] if form == "dict" else given for given, _ in first]
+    np.testing.assert_array_equal(np.concatenate([np.asarray(one) for one in taken]), x[:5])
+    np.testing.assert_array_equal(np.concatenate([labels for _, labels in first]), y[:5])
+
+
 def test_states_are_analysed_without_torch():
     code = "import sys, depthflow.cli, depthflow.output; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -32,7 +32,7 @@ def test_demo(tmp_path):
     assert (
         f"{float((tree['results/jacobian'].singular_value[..., 0] < 1).mean()):.0%} of all blocks and samples" in text
     )
-    assert f"{float(tree['results/dmd'].error.sel(token_type='cls')[0]):.2f} 1 ahead" in text
+    assert f"{float(tree['results/dmd'].error.sel(token_type='cls')[0]):.2f} at 1 " in text
     assert "99.2% of them rightly" in text
     scores = xr.open_zarr(tmp_path / "out" / "scores.zarr", consolidated=False)
     assert f"ε = {float(scores.epsilon):.2f}" in text

@@ -6,7 +6,7 @@
   // Six, where there are seven colours: together they tell 42 groups apart. Not "x", a glyph that many systems lack.
   const SYMBOLS = ["circle", "square", "diamond", "circle-open", "square-open", "diamond-open"];
   const GLYPHS = ["●", "■", "◆", "○", "□", "◇"];
-  const POINTS = 1, PATH = 2, MOST_SYMBOLS = 2000, TURN = 0.2, BEAT = 800, WHOLE = 32767, ARC = 8;
+  const POINTS = 1, PATH = 2, MANY = 2000, TURN = 0.2, BEAT = 800, WHOLE = 32767, ARC = 8;
   const count = data.ids.length, depths = data.depths.length;
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
 
@@ -66,7 +66,7 @@
     if (!all) return { color: color(0, null), symbol: "circle" };
     return {
       color: Array.from(all.of, (index) => color(index, all)),
-      symbol: count > MOST_SYMBOLS ? "circle" : Array.from(all.of, (index) => SYMBOLS[index % SYMBOLS.length]),
+      symbol: Array.from(all.of, (index) => SYMBOLS[index % SYMBOLS.length]),
     };
   }
 
@@ -135,7 +135,7 @@
     if (!all) return;
     all.names.forEach((name, index) => {
       const item = document.createElement("li"), glyph = document.createElement("span");
-      glyph.textContent = (count > MOST_SYMBOLS ? "●" : GLYPHS[index % GLYPHS.length]) + " ";
+      glyph.textContent = `${GLYPHS[index % GLYPHS.length]} `;
       glyph.style.color = color(index, all);
       glyph.setAttribute("aria-hidden", "true");
       const label = index === 0 || !all.others || index < all.names.length - 1 ? `${all.noun} ${name}` : name;
@@ -274,7 +274,7 @@
       plot,
       [
         { ...none, x: fx, y: fy, z: fz, mode: "lines", line: { color: "#8a8a8a", width: 1 }, opacity: 0.35 },
-        { ...none, x, y, z, mode: "markers", hoverinfo: "none", marker: { size: count > MOST_SYMBOLS ? 2.5 : 4, line: { width: 0 }, ...marks() } },
+        { ...none, x, y, z, mode: "markers", hoverinfo: "none", marker: { size: count > MANY ? 3 : 4, line: { width: 0 }, ...marks() } },
         { ...none, x: [], y: [], z: [], mode: "lines+markers", line: { width: 4 }, marker: { line: { width: 0 } } },
       ],
       {
