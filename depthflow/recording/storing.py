@@ -200,7 +200,8 @@ class StoreSink(Sink[xr.DataArray]):
         if before:
             self._witness = min(grid.stop(before[-1]), len(marked)) - 1
             self._other = grid.start(before[0])
-        self._require_space(int(np.sum(~marked)) * state.nbytes // max(1, len(marked)))
+        if self.count is not None:  # else places that may never be filled would count
+            self._require_space(int(np.sum(~marked)) * state.nbytes // max(1, len(marked)))
 
     def _create(self, describe: Describe, columns: Columns) -> None:
         """Make the store beside its place and move it there; whoever comes second takes the first one's."""

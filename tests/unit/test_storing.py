@@ -334,6 +334,14 @@ def test_a_disk_that_is_too_small_is_told_before_anything_runs(tmp_path, images,
     assert list(tmp_path.iterdir()) == []
 
 
+def test_places_that_may_never_be_filled_need_no_room(tmp_path, images, monkeypatch) -> None:
+    path, expected = tmp_path / "t.zarr", record(images, batch_size=2)
+    with pytest.raises(KeyboardInterrupt):
+        record(interrupted(images, 2, 3), store=path, batch_size=2)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=expected.nbytes))
+    np.testing.assert_array_equal(record(iter(images.split(2)), store=path, batch_size=2).values, expected.values)
+
+
 class TestProcesses:
     """Several processes fill one store: here one after another, each told its place by the environment."""
 
