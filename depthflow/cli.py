@@ -25,6 +25,12 @@ Model = Annotated[
     str, typer.Argument(help="digits (bundled), timm:NAME, hf:NAME_OR_DIR, torchvision:NAME or hub:REPO:NAME")
 ]
 Images = Annotated[str, typer.Argument(help="a folder of images, or digits")]
+StoreOrModel = Annotated[str, typer.Argument(help="a store made by record; or, with IMAGES, a model as for record")]
+ImagesOfModel = Annotated[str | None, typer.Argument(help="a folder of images, or digits, for a model")]
+Measures = Annotated[str | None, typer.Option(help="such as convergence,phases; all by default")]
+Null = Annotated[
+    Path | None, typer.Option(help="of a store: the null's store, such as the untrained twin's; else random directions")
+]
 Output = Annotated[Path, typer.Option("-o", "--output", help="folder for the results")]
 RandomWeights = Annotated[bool, typer.Option("--random-weights", help="untrained weights: the null")]
 Seed = Annotated[int, typer.Option(help="seed of everything that is drawn")]
@@ -93,14 +99,11 @@ def record(
 
 @app.command()
 def analyze(
-    source: Annotated[str, typer.Argument(help="a store made by record; or, with IMAGES, a model as for record")],
+    source: StoreOrModel,
     output: Output,
-    images: Annotated[str | None, typer.Argument(help="a folder of images, or digits, for a model")] = None,
-    measures: Annotated[str | None, typer.Option(help="such as convergence,phases; all by default")] = None,
-    null: Annotated[
-        Path | None,
-        typer.Option(help="of a store: the null's store, such as the untrained twin's; else random directions"),
-    ] = None,
+    images: ImagesOfModel = None,
+    measures: Measures = None,
+    null: Null = None,
     labels_from_folders: LabelsFromFolders = False,
     batch_size: BatchSize = 32,
     device: Device = None,
@@ -118,7 +121,7 @@ def analyze(
     from depthflow.output import RESULTS, claim, write
     from depthflow.store import open_trajectory
 
-    chosen = None if measures is None else [name.strip() for name in measures.split(",")]
+    chosen = _names(measures)
     if images is None:
         traj = open_trajectory(source)
         claim(output)
@@ -135,8 +138,7 @@ def analyze(
         from depthflow.cases import Subject
         from depthflow.sources import load_images, load_model
 
-        if null is not None:
-            raise ParameterError("--null is the null of a store; a model is measured beside its own untrained twin.")
+        _refuse_null(null)
         subjects = []
         for untrained, chance in ((random_weights, seed), (True, seed + 1)):
             loaded = load_model(source, random_weights=untrained, seed=chance)
@@ -191,14 +193,11 @@ def fit(
 
 @app.command()
 def report(
-    source: Annotated[str, typer.Argument(help="a store made by record; or, with IMAGES, a model as for record")],
+    source: StoreOrModel,
     output: Annotated[Path, typer.Option("-o", "--output", help="HTML file to write; nothing may be there yet")],
-    images: Annotated[str | None, typer.Argument(help="a folder of images, or digits, for a model")] = None,
-    measures: Annotated[str | None, typer.Option(help="such as convergence,phases; all by default")] = None,
-    null: Annotated[
-        Path | None,
-        typer.Option(help="of a store: the null's store, such as the untrained twin's; else random directions"),
-    ] = None,
+    images: ImagesOfModel = None,
+    measures: Measures = None,
+    null: Null = None,
     title: Annotated[str | None, typer.Option(help="heading of the page")] = None,
     labels_from_folders: LabelsFromFolders = False,
     batch_size: BatchSize = 32,
@@ -214,7 +213,7 @@ def report(
     from depthflow.reporting.sources import of_model, of_trajectory
 
     require_free(output)
-    chosen = require_known(None if measures is None else [name.strip() for name in measures.split(",")])
+    chosen = require_known(_names(measures))
     batches: Any = None
     if images is None:
         sources = of_trajectory(source, null, labels=None, sample_ids=None, seed=seed)
@@ -222,8 +221,7 @@ def report(
         from depthflow.analysis import TWIN
         from depthflow.sources import load_images, load_model
 
-        if null is not None:
-            raise ParameterError("--null is the null of a store; a model is measured beside its own untrained twin.")
+        _refuse_null(null)
         loaded = load_model(source, random_weights=random_weights, seed=seed)
         given = load_images(images, loaded, labels_from_folders=labels_from_folders, batch_size=batch_size)
         batches, title = given.batches, title or f"{source} on {images}"
@@ -249,6 +247,15 @@ def demo(output: Output = Path("depthflow-demo"), quiet: Quiet = False) -> None:
     from depthflow.demo import demo as run
 
     typer.echo(run(output, progress=not quiet))
+
+
+def _names(measures: str | None) -> list[str] | None:
+    return None if measures is None else [name.strip() for name in measures.split(",")]
+
+
+def _refuse_null(null: Path | None) -> None:
+    if null is not None:
+        raise ParameterError("--null is the null of a store; a model is measured beside its own untrained twin.")
 
 
 def _integers(text: str, option: str) -> list[int]:
