@@ -34,7 +34,12 @@ FITTED = 2**15
 A map of 768 features has 0.6 million numbers; with 12 blocks these are 0.4 million states, each of 768 numbers.
 """
 PUSHED, LINEARISED, SWAPPED = 256, 32, 64
-"""Samples, from the first on, that are pushed, differentiated along, and run with swapped blocks."""
+"""Samples, from the first on, that are pushed, differentiated along, and run with swapped blocks, at most."""
+SMALL = 2**18
+"""Numbers in one sample's states, of all depths; where there are more, fewer samples are taken, down to a quarter.
+
+ViT-S/16 has 983,000; to differentiate along one sample of it takes some 15 s on two cores.
+"""
 DRAWS = 8
 BATCH = 32
 """Samples that run at once; of those differentiated along, a quarter."""
@@ -121,6 +126,11 @@ class Case:
             raise ParameterError("this measure needs the model itself.")
         return self.subject
 
+    def few(self, most: int) -> int:
+        """Return how many samples to run the model on again and again."""
+        each = self.traj.size // self.traj.sizes.get("sample", 1)
+        return max(most // 4, min(most, most * SMALL // each))
+
     def leading(self) -> str | None:
         """Return the token type to push and to look at: cls, else patches, else all."""
         types = token_types(self.traj)
@@ -146,7 +156,7 @@ def _perturb(case: Case) -> xr.Dataset:
 
     depth = (case.traj.sizes["depth"] - 1) // 3
     tokens = case.leading() or "all"
-    pushed = case.given.first(PUSHED, BATCH)
+    pushed = case.given.first(case.few(PUSHED), BATCH)
     paths = BATCH * (1 + DRAWS)
     return perturb(**pushed, depth=depth, angle=PUSH, tokens=tokens, n_draws=DRAWS, batch_size=paths, seed=case.seed)
 
@@ -154,13 +164,14 @@ def _perturb(case: Case) -> xr.Dataset:
 def _jacobian(case: Case) -> xr.Dataset:
     from depthflow.recording.jacobian import jacobian
 
-    return jacobian(**case.given.first(LINEARISED, BATCH // 4), tokens=case.leading() or "all", seed=case.seed)
+    linearised = case.given.first(case.few(LINEARISED), BATCH // 4)
+    return jacobian(**linearised, tokens=case.leading() or "all", seed=case.seed)
 
 
 def _swap_blocks(case: Case) -> xr.Dataset:
     from depthflow.recording.intervene import swap_blocks
 
-    swapped = case.given.first(SWAPPED, BATCH)
+    swapped = case.given.first(case.few(SWAPPED), BATCH)
     return swap_blocks(**swapped, phases=case.found.get("phases"), tokens=case.leading() or "all", seed=case.seed)
 
 

@@ -197,10 +197,11 @@ def _perturb(result: xr.Dataset) -> list[str]:
     kinds = ", ".join(
         dict.fromkeys(kind for kind, pushed in zip(token_types(result), result.pushed, strict=True) if pushed)
     )
-    last = result.gain.isel(depth=-1)
+    last, many = result.gain.isel(depth=-1), _counted(result.sizes["sample"])
+    closer = float((last.mean("draw") < 1).mean())
     return [
-        f"a push of the direction of {kinds} by {angle:g} rad at depth {depth} has shrunk to {_shown(last)} of it at "
-        f"the last depth; {float((last.mean('draw') < 1).mean()):.0%} of the samples come closer again"
+        f"a push of the direction of {kinds} by {angle:g} rad at depth {depth}, in {many}, is {_shown(last)} times as "
+        f"wide at the last depth; {closer:.0%} of the samples come closer again"
     ]
 
 
@@ -217,7 +218,7 @@ def _jacobian(result: xr.Dataset) -> list[str]:
     stop, top = result["stop"].values, result.singular_value.isel(mode=0)
     steps = sorted({0, len(stop) // 2, len(stop) - 1})
     return [
-        "the most that a block stretches a small change of direction is "
+        f"the most that a block stretches a small change of direction, in {_counted(result.sizes['sample'])}, is "
         + ", ".join(f"{_shown(top.isel(span=step))} at block {stop[step]}" for step in steps)
         + "; the root mean square over directions "
         + ", ".join(f"{_shown(result.rms_gain.isel(span=step))} at block {stop[step]}" for step in steps),
@@ -227,7 +228,8 @@ def _jacobian(result: xr.Dataset) -> list[str]:
 
 def _swap_blocks(result: xr.Dataset) -> list[str]:
     off = ~np.eye(result.sizes["block"], dtype=bool)
-    lines = [f"one block in another's place turns the final state by {float(result.effect.values[off].mean()):.2f} rad"]
+    effect, many = float(result.effect.values[off].mean()), _counted(result.attrs["samples"])
+    lines = [f"one block in another's place, in {many}, turns the final state by {effect:.2f} rad"]
     if "difference" in result and np.isfinite(result.difference):
         lines[0] += (
             f", by {float(result.within_effect):.2f} within and {float(result.between_effect):.2f} between phases: "
@@ -241,6 +243,10 @@ def _swap_blocks(result: xr.Dataset) -> list[str]:
             f"{float(result.accuracy.values[off].min()):.1%} after the worst"
         )
     return lines
+
+
+def _counted(samples: int) -> str:
+    return f"{samples} sample{'s' * (samples != 1)}"
 
 
 def _with_interval(result: xr.Dataset, name: str) -> str:

@@ -226,6 +226,14 @@ def test_the_first_samples_of_inputs_in_any_form(form):
     np.testing.assert_array_equal(np.concatenate([labels for _, labels in first]), y[:5])
 
 
+@pytest.mark.parametrize(("features", "most", "taken"), [(64, 32, 32), (384, 32, 8), (768, 256, 64), (384, 256, 68)])
+def test_the_model_runs_again_on_fewer_samples_of_large_states(features, most, taken):
+    size = 13 * 197 * features if features > 64 else 13 * 17 * features
+    traj = xr.DataArray(np.broadcast_to(np.float32(0), (5, size)), dims=("sample", "all"))
+    assert cases.Case(traj, None, 0).few(most) == taken
+    assert cases.Case(traj.isel(sample=0), None, 0).few(most) == taken
+
+
 def test_states_are_analysed_without_torch():
     code = "import sys, depthflow.cli, depthflow.output; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
