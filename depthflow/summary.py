@@ -197,11 +197,12 @@ def _perturb(result: xr.Dataset) -> list[str]:
     kinds = ", ".join(
         dict.fromkeys(kind for kind, pushed in zip(token_types(result), result.pushed, strict=True) if pushed)
     )
-    last, many = result.gain.isel(depth=-1), _counted(result.sizes["sample"])
-    closer = float((last.mean("draw") < 1).mean())
+    last, carried = (result[name].isel(depth=-1) for name in ("gain", "carried_gain"))
+    nearer, many = float((last.mean("draw") < carried.mean("draw")).mean()), _counted(result.sizes["sample"])
     return [
         f"a push of the direction of {kinds} by {angle:g} rad at depth {depth}, in {many}, is {_shown(last)} times as "
-        f"wide at the last depth; {closer:.0%} of the samples come closer again"
+        f"wide at the last depth; {_shown(carried)} if no later block answered to it, and {nearer:.0%} of the samples "
+        "come nearer than that"
     ]
 
 
@@ -209,8 +210,9 @@ def _basin_stability(result: xr.Dataset) -> list[str]:
     known = result.where(result.n_samples > 0, drop=True)
     least = known.isel(basin=int(known.basin_stability.values.argmin()))
     return [
-        f"{_shown(result.stable_share)} of the pushed paths end in the basin of the path that was not pushed; the "
-        f"least stable basin keeps {float(least.basin_stability):.2f} [{float(least.low):.2f}, {float(least.high):.2f}]"
+        f"{_shown(result.stable_share)} of the pushed paths end in the basin of the path that was not pushed; "
+        f"{_shown(result.carried_share)} if no later block answered to the push; the least stable basin keeps "
+        f"{float(least.basin_stability):.2f} [{float(least.low):.2f}, {float(least.high):.2f}]"
     ]
 
 

@@ -38,7 +38,8 @@ def similarity(
       rotation, a shift and a scaling of each depth's states; 0 in expectation for unrelated states.
     - ``"procrustes"``: :math:`1 - \tfrac{2}{\pi} \arccos(\lVert X_\ell^\top X_m \rVert_* / (\lVert X_\ell \rVert_F
       \lVert X_m \rVert_F))` of the centered states X (sample, feature): the angle that the best rotation leaves. Blind
-      to the same, and its angle is a metric.
+      to the same, and its angle is a metric. Of unrelated states it is far above 0 unless there are many more samples
+      than features, as the rotation is fitted: 0.54 for 64 samples of 64 independent normal features, 0.07 for 3,600.
 
     Parameters
     ----------

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Z = 1.959963984540054
 """The normal distribution's 97.5 % point."""
 
-PUSHED, UNPUSHED, CENTER = "final_direction", "reference_direction", "center"
+PUSHED, UNPUSHED, CARRIED, CENTER = "final_direction", "reference_direction", "carried_direction", "center"
 
 PUSH = ("pushed_depth", "pushed_angle", "pushed_tokens", "directions")
 """Attributes that say what the stability is against."""
@@ -33,7 +33,9 @@ def basin_stability(perturbed: xr.Dataset, basins: xr.Dataset) -> xr.Dataset:
 
         basin_stability_b = (1/n_b) Σ_{i in b} s_i.
 
-    A cluster of endpoints may be called a basin of attraction for the pushes that were made where this is near 1.
+    A share near 1 may be due to gaps between basins that are wide beside the push. A cluster of endpoints may be called
+    a basin of attraction, for the pushes that were made, where it exceeds ``carried_stability``: the same of paths on
+    which no later block answered to the push.
 
     Parameters
     ----------
@@ -51,6 +53,8 @@ def basin_stability(perturbed: xr.Dataset, basins: xr.Dataset) -> xr.Dataset:
           number of trials; NaN as above.
         - ``n_samples`` (basin): samples whose unpushed path ends in the basin.
         - ``stable_share`` (sample): s_i, in 0 … 1.
+        - ``carried_stability`` (basin), ``carried_share`` (sample): the null of ``basin_stability`` and
+          ``stable_share``, from the ``carried_direction`` of ``perturbed``; left out where it has none.
         - ``basin`` (sample): the basin of the unpushed path. A coord, as xarray has it, since the basins' dim has the
           same name.
 
@@ -95,30 +99,35 @@ def basin_stability(perturbed: xr.Dataset, basins: xr.Dataset) -> xr.Dataset:
     start = _need(perturbed, UNPUSHED, ("sample", "feature"), "perturbed", "perturb")
     center = _need(basins, CENTER, ("basin", "feature"), "basins", "basins")
     _require_alike(perturbed, basins)
-    own, there = _nearest(start, center), _nearest(ends, center)
-    share = (there == own).mean(axis=0)
+    own = _nearest(start, center)
     count = np.bincount(own, minlength=len(center))
-    total = np.bincount(own, share, minlength=len(center))
-    mean = np.divide(total, count, out=np.full(len(center), np.nan), where=count > 0)
+
+    def shares(ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the share of draws that end in the sample's own basin, of each sample and on average of each basin."""
+        share = (_nearest(ends, center) == own).mean(axis=0)
+        total = np.bincount(own, share, minlength=len(center))
+        return share, np.divide(total, count, out=np.full(len(center), np.nan), where=count > 0)
+
+    share, mean = shares(ends)
     low, high = wilson(mean, count)
     coords: dict[Hashable, xr.Variable] = {
         name: coord
         for name, coord in perturbed.coords.variables.items()
         if set(coord.dims) <= {"sample"} and "sample" in coord.dims
     }
-    result = xr.Dataset(
-        {
-            "basin_stability": ("basin", mean),
-            "low": ("basin", low),
-            "high": ("basin", high),
-            "n_samples": ("basin", count),
-            "stable_share": ("sample", share),
-            "basin": ("sample", own),
-        },
-        coords,
-        {"n_draws": len(ends), **{name: perturbed.attrs[name] for name in PUSH if name in perturbed.attrs}},
-    )
-    return describe(result)
+    found = {
+        "basin_stability": ("basin", mean),
+        "low": ("basin", low),
+        "high": ("basin", high),
+        "n_samples": ("basin", count),
+        "stable_share": ("sample", share),
+        "basin": ("sample", own),
+    }
+    if CARRIED in perturbed:
+        carried = _need(perturbed, CARRIED, ("draw", "sample", "feature"), "perturbed", "perturb")
+        found["carried_share"], found["carried_stability"] = zip(("sample", "basin"), shares(carried), strict=True)
+    attrs = {"n_draws": len(ends), **{name: perturbed.attrs[name] for name in PUSH if name in perturbed.attrs}}
+    return describe(xr.Dataset(found, coords, attrs))
 
 
 def wilson(share: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,13 +9,15 @@ import xarray as xr
 from depthflow.plot._curves import draw_curves
 from depthflow.plot._layout import legend, positions
 from depthflow.plot._need import need_curve
-from depthflow.plot._style import GREY, canvas
+from depthflow.plot._style import GREY, INK, canvas
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-UNCHANGED = {"gain": 1.0, "growth_rate": 0.0}
-"""Where a deviation that blocks only pass on would lie; for the angle, that of the push."""
+AS_PUSHED = {"gain": 1.0, "growth_rate": 0.0}
+"""Where the angle is that of the push; for the angle, that itself."""
+CARRIED = {"gain": "carried_gain"}
+"""The null of a variable in the same Dataset: that no later block answered to the push."""
 
 
 def perturb(
@@ -31,8 +33,9 @@ def perturb(
     """Draw how a push grows or dies out along depth: the median over draws and samples, with the quartiles' band.
 
     Curves start at the depth of the push, which a thin upright line marks; before it there is nothing to see. A
-    dotted line lies where the curve would if blocks only passed the deviation on: gain 1, the angle of the push, or
-    growth rate 0.
+    dotted line lies where the paths are as far apart as at the push: gain 1, the angle of the push, or growth rate 0.
+    Dash-dotted is the median gain if no later block answered to the push, where ``ds`` has it: states that grow
+    shrink every angle, and only what lies below that curve is a return.
 
     Parameters
     ----------
@@ -74,12 +77,16 @@ def perturb(
     """
     array = _from_push(ds, variable)
     other = None if null is None else _from_push(null, variable)
-    depth, level = ds.attrs.get("pushed_depth"), UNCHANGED.get(variable, ds.attrs.get("pushed_angle"))
+    depth, level = ds.attrs.get("pushed_depth"), AS_PUSHED.get(variable, ds.attrs.get("pushed_angle"))
     with canvas(ax) as axes:
         shown = ds.assign({variable: array})
         draw_curves(axes, shown, variable, plot="perturb", by=by, null=other, label=label, null_label=null_label)
         if level is not None:
-            axes.axhline(level, color=GREY, linestyle=":", linewidth=1, label="passed on unchanged", zorder=1)
+            axes.axhline(level, color=GREY, linestyle=":", linewidth=1, label="as pushed", zorder=1)
+        if CARRIED.get(variable) in ds:
+            carried = _from_push(ds, CARRIED[variable])
+            median = carried.median([dim for dim in carried.dims if dim != "depth"])
+            axes.plot(positions(carried, "depth"), median, "-.", color=INK, linewidth=1, label="if no block answered")
         if depth is not None and "depth" in array.dims:
             axes.axvline(depth, color=GREY, linewidth=1, label="push", zorder=1)
         if variable != "growth_rate":

@@ -32,7 +32,9 @@ LEAST_MEAN = 1e-13
 DIMS = {
     "angle": ("sample", "draw", "depth", "token"),
     "gain": ("sample", "draw", "depth"),
+    "carried_gain": ("sample", "draw", "depth"),
     "final_direction": ("sample", "draw", "feature"),
+    "carried_direction": ("sample", "draw", "feature"),
     "reference_direction": ("sample", "feature"),
     "state": ("sample", "draw", "depth", "token", "feature"),
     "reference": ("sample", "depth", "token", "feature"),
@@ -68,6 +70,17 @@ def unit_states(states: Tensor, samples: range, depth: int) -> Tensor:
         )
     unit: Tensor = exact / norm
     return unit
+
+
+def directions(states: Tensor) -> Tensor:
+    """Return the unit vectors along the last axis, NaN where there is none."""
+    unit: Tensor = states / states.norm(dim=-1, keepdim=True)
+    return unit
+
+
+def _root_mean_square(angles: Tensor) -> Tensor:
+    """Return that of the last axis, the tokens'."""
+    return angles.square().mean(dim=-1).sqrt()
 
 
 def readout(layout: TokenLayout) -> tuple[str, np.ndarray]:
@@ -160,18 +173,24 @@ def follow(
         drawn = slice(first, first + len(towards))
         both = start.repeat(1 + len(towards), 1, 1, 1)
         both[1:, :, index] = pushed(start[:, index], towards, angle, samples, first, run.chosen.index)
+        push, push_read = (both[1:, :, some].double() - start[:, some].double() for some in (index, read))
         for at, flat in enumerate(replay.path(depth, both.flatten(0, 1)), start=depth):
             state = flat.reshape(both.shape)
             units = unit_states(state, samples, at)
             apart = angle_between(units[1:], units[:1]).transpose(0, 1)
             room["angle"][:, drawn, at] = apart.cpu().numpy()
-            room["gain"][:, drawn, at] = (apart[..., index].square().mean(dim=-1).sqrt() / angle).cpu().numpy()
+            room["gain"][:, drawn, at] = _root_mean_square(apart[..., index]).cpu().numpy() / angle
+            carried = directions(state[0][:, index].double() + push)
+            lost = angle_between(carried, units[:1, :, index]).transpose(0, 1)
+            room["carried_gain"][:, drawn, at] = _root_mean_square(lost).cpu().numpy() / angle
             if keep_states:
                 room["state"][:, drawn, at] = state[1:].transpose(0, 1).cpu().numpy()
                 if first == 0:
                     room["reference"][:, at] = state[0].cpu().numpy()
         end = mean_direction(units[:, :, read], samples)
         room["final_direction"][:, drawn] = end[1:].transpose(0, 1).cpu().numpy()
+        carried = directions(directions(state[0][:, read].double() + push_read).mean(dim=2))
+        room["carried_direction"][:, drawn] = carried.transpose(0, 1).cpu().numpy()
         if first == 0:
             room["reference_direction"][:] = end[0].cpu().numpy()
 

@@ -98,6 +98,9 @@ def perturb(
         - ``angle`` (draw, sample, depth, token): rad, in 0 … π, of every token; 0 at depths before the push.
         - ``gain`` (draw, sample, depth): at least 0; 0 before the push, 1 at its depth, and below 1 where the paths
           have come closer again.
+        - ``carried_gain`` (draw, sample, depth): the null of ``gain``, what it would be if no later block answered to
+          the push, so that x_ℓ + (x′ − x) stood in the place of x′_ℓ with the deviation x′ − x of the push. On states
+          that grow it falls, so a return is shown only by a gain below it.
         - ``recovery`` (sample): 1 − the mean gain at the last depth over draws; 1 is full return, 0 none, and it is
           negative where the paths have come further apart.
         - ``growth_rate`` (block): 1/block, the logarithm of the ratio of the gains after and before the block, each
@@ -106,6 +109,8 @@ def perturb(
         - ``final_direction`` (draw, sample, feature), ``reference_direction`` (sample, feature): unit vectors at the
           last depth of the pushed paths and of the unpushed one, of the class token; where a model has none, of the
           mean direction of its patches, else of all tokens but padding. :func:`basin_stability` takes them.
+        - ``carried_direction`` (draw, sample, feature): the null of ``final_direction``, from the same states as
+          ``carried_gain``; NaN where they have no direction.
         - with ``states``, ``state`` (draw, sample, depth, token, feature) and ``reference`` (sample, depth, token,
           feature): the pushed and the unpushed paths, in state units and the model's precision.
 

@@ -49,6 +49,30 @@ def test_a_deviation_that_blocks_keep_has_gain_one(function: Callable[[Tensor], 
     assert_allclose(result.angle[..., [0, 2, 3, 5, 6]], 0.0, **FLOAT64)
 
 
+def test_blocks_that_do_not_answer_to_a_push_carry_it_along() -> None:
+    result = push(lambda x: x + torch.linspace(1, 2, WIDTH, dtype=x.dtype), angle=0.3)
+    assert_allclose(result.gain, result.carried_gain, **FLOAT64)
+    assert_allclose(result.final_direction, result.carried_direction, **FLOAT64)
+    assert (result.gain[:, :, -1] < 0.7).all(), "growing states are part of the test"
+
+
+def test_a_push_carried_along_by_plain_numpy() -> None:
+    result = push(linear(3 * TURN), angle=0.3, states=True)
+    path, start = result.state.values, result.reference.values
+
+    def unit(rows: np.ndarray) -> np.ndarray:
+        return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+
+    carried = unit(start + (path - start)[:, :, 2:3])
+    angle = 2 * np.arcsin(np.linalg.norm(carried - unit(start), axis=-1) / 2)[..., [1, 4]]
+    gain = np.sqrt((angle**2).mean(-1)) / 0.3
+    assert_allclose(result.carried_gain[:, :, 2:], gain[:, :, 2:], rtol=1e-8)
+    assert (result.carried_gain[:, :, :2] == 0).all()
+    assert_allclose(result.carried_direction, unit(carried[:, :, -1].mean(2)), **FLOAT64)
+    assert (abs(result.gain[:, :, -1] - 1) < 1e-9).all()
+    assert (result.carried_gain[:, :, -1] < 0.1).all()
+
+
 def sink(rate: float) -> Callable[[Tensor], Tensor]:
     """Turn each state towards the first axis by the share ``rate`` of its angle to it, along the great circle."""
     axis = torch.eye(WIDTH, dtype=torch.float64)[0]

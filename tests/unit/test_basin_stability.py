@@ -62,6 +62,19 @@ def test_shares_are_those_of_plain_numpy(perturbed: xr.Dataset, basins: xr.Datas
         assert (np.isnan(result[name]).values == empty).all()
 
 
+def test_the_null_is_the_same_of_paths_that_carry_the_push_along(perturbed: xr.Dataset, basins: xr.Dataset) -> None:
+    ends = unit(np.random.default_rng(2).normal(size=(DRAWS, SAMPLES, FEATURES)))
+    plain = depthflow.basin_stability(perturbed, basins)
+    assert not {"carried_share", "carried_stability"} & set(plain)
+    carried = ("draw", "sample", "feature"), ends
+    result = depthflow.basin_stability(perturbed.assign(carried_direction=carried), basins)
+    other = depthflow.basin_stability(perturbed.assign(final_direction=carried), basins)
+    assert_allclose(result.carried_share, other.stable_share, **EXACT)
+    assert_allclose(result.carried_stability, other.basin_stability, **EXACT)
+    assert (result.carried_share != result.stable_share).any()
+    xr.testing.assert_identical(result.drop_vars(["carried_share", "carried_stability"]), plain)
+
+
 def test_labels_units_and_attrs(perturbed: xr.Dataset, basins: xr.Dataset) -> None:
     result = depthflow.basin_stability(perturbed, basins)
     assert {name: variable.dims for name, variable in result.data_vars.items()} == {

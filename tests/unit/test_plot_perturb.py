@@ -56,14 +56,14 @@ def test_the_gain_is_the_median_over_draws_and_samples_from_the_push_on() -> Non
     assert ax.lines[0].get_xdata().tolist() == list(range(DEPTHS))
     assert ax.get_ylabel().replace("\n", " ") == "angle of the pushed tokens over that of the push"
     assert ax.get_xlabel() == "depth"
-    assert texts(ax) == ["passed on unchanged", "push"]
+    assert texts(ax) == ["as pushed", "push"]
     assert ax.get_ylim()[0] == 0
 
 
 def test_angles_are_parted_by_token_type() -> None:
     ds = perturb_result()
     ax = plot.perturb(ds, variable="angle")
-    assert texts(ax) == ["cls", "reg", "patch", "passed on unchanged", "push"]
+    assert texts(ax) == ["cls", "reg", "patch", "as pushed", "push"]
     patches = np.median(ds.angle.values[..., 2:].transpose(2, 0, 1, 3).reshape(DEPTHS, -1), axis=1)
     np.testing.assert_allclose(ax.lines[2].get_ydata()[PUSHED:], patches[PUSHED:], **FLOAT64)
     assert ax.get_ylabel().replace("\n", " ") == "angle between the perturbed and the unperturbed state [rad]"
@@ -73,12 +73,22 @@ def test_angles_are_parted_by_token_type() -> None:
 def test_lines_mark_the_push_and_what_passing_it_on_would_be(variable: str, level: float) -> None:
     ax = plot.perturb(perturb_result(), variable=variable)
     marks = {line.get_label(): line for line in ax.lines}
-    assert list(marks["passed on unchanged"].get_ydata()) == [level, level]
+    assert list(marks["as pushed"].get_ydata()) == [level, level]
     if variable == "growth_rate":
         assert "push" not in marks
         assert ax.get_xlabel() == "block"
     else:
         assert list(marks["push"].get_xdata()) == [PUSHED, PUSHED]
+
+
+def test_the_gain_without_an_answer_is_drawn_where_it_is_known() -> None:
+    ds = perturb_result()
+    ds["carried_gain"] = ds.gain / 2
+    ax = plot.perturb(ds)
+    assert texts(ax) == ["as pushed", "if no block answered", "push"]
+    drawn = next(line for line in ax.lines if line.get_label() == "if no block answered")
+    np.testing.assert_allclose(drawn.get_ydata(), ax.lines[0].get_ydata() / 2, **FLOAT64)
+    assert texts(plot.perturb(ds, variable="growth_rate")) == ["as pushed"]
 
 
 def test_the_null_is_drawn_behind_from_its_own_push_on() -> None:
