@@ -37,7 +37,7 @@ print(depthflow.inspect(model, data.images[:2]))
 
 # %%
 # Kinds of tokens are derived from the model and checked in a forward pass. Many vision models carry *registers*,
-# extra tokens that belong to no patch; averaged in with the patches they would distort every result, so they have a
+# extra tokens that belong to no patch; averaged in with the patches they would distort results, so they have a
 # type of their own. Here is a small DINOv2 with four of them and random weights (timm is needed for this cell and the
 # next):
 
@@ -84,7 +84,7 @@ with torch.no_grad():
     again = model.head(model.norm(last))
 right = answers.argmax(dim=1).numpy() == data.labels
 print(f"largest difference of a logit: {float((answers - again).abs().max()):.1e}")
-print(f"classified rightly: {right.mean():.1%}")
+print(f"classified correctly: {right.mean():.1%}")
 
 # %%
 # A first picture

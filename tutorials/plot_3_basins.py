@@ -94,7 +94,7 @@ axes[1, 0].set_ylabel("late")
 plt.show()
 
 # %%
-# Is hesitation a sign of error? Most of the late ones are read rightly all the same, and there are too few mistakes
+# Is hesitation a sign of error? Most of the late ones are read correctly all the same, and there are too few mistakes
 # here to say more.
 
 for name, chosen in (("by depth 4", depth <= 4), ("later", depth > 4)):
@@ -118,9 +118,9 @@ plt.show()
 # %%
 # How many basins?
 # ----------------
-# We asked for ten because there are ten digits. Without a number the von Mises–Fisher mixture's BIC chooses, and with
-# trained models it may go up to the limit: a concentrated density finds an image at the edge of its bundle so
-# unlikely that it buys one more component.
+# We asked for ten because there are ten digits. Without a number the von Mises–Fisher mixture's BIC chooses, and here
+# it goes up to the limit: a concentrated density finds an image at the edge of its bundle so unlikely that it buys
+# one more component.
 
 free = depthflow.basins(traj, max_basins=15)
 print(f"chosen by BIC among 1 to 15: {free.sizes['basin']}")
@@ -132,7 +132,8 @@ print(f"ari {float(free.ari[-1]):.2f}; with ten it was {float(basins.ari[-1]):.2
 # ---------------------------------------
 # These are clusters of endpoints. A *basin of attraction* is a set of states from which paths return, and nothing
 # here has been pushed. Twelve blocks also allow no statement on limits. The test, pushing paths and counting how many
-# still end in the same basin, is :func:`depthflow.basin_stability`: see :doc:`plot_6_perturb`.
+# still end in the same basin, is :func:`depthflow.basin_stability`, and it has a null of its own: see
+# :doc:`plot_6_perturb`.
 
 # %%
 # What to take away

@@ -2,9 +2,9 @@
 How many directions does a block use?
 =====================================
 
-A block could move each token its own way. In large trained models it does not: late updates lie in a few directions
-(arXiv:2512.19941). This tutorial counts them, and meets a trap: an update that all tokens share has rank one whatever
-else happens, and an untrained model is made of such updates.
+A block could move each token its own way. In large trained models late updates are reported to lie in a few
+directions instead (arXiv:2512.19941). This tutorial counts them, and meets a trap: an update that all tokens share has
+rank one whatever else happens, and an untrained model is made of such updates.
 """
 
 # %%

@@ -2,10 +2,10 @@
 Is depth made of a few phases?
 ==============================
 
-In large vision transformers, blocks of neighbouring depths do similar work, and depth falls into a few contiguous
-phases (arXiv:2512.19941). This tutorial finds phases in the digits model, gets a p-value of a few in a thousand for
-them, and then shows why that proves nothing. It is the story of a null that was too easy, and of what to ask in its
-place.
+In large vision transformers, blocks of neighbouring depths are reported to do similar work, and depth to fall into a
+few contiguous phases (arXiv:2512.19941). This tutorial finds phases in the digits model, gets a p-value of a few in a
+thousand for them, and then shows why that proves nothing. It is the story of a null that was too easy, and of what to
+ask in its place.
 """
 
 # %%
@@ -26,7 +26,7 @@ nulls = [depthflow.record(twin, data.images, progress=False) for twin in twins]
 # Cut the similarity of blocks
 # ----------------------------
 # The similarity of two depths is the mean cosine of a token's states there. :func:`depthflow.phases` cuts depth into
-# contiguous phases so that as little similarity as possible is lost between them, exactly, and resamples the images
+# contiguous phases so that the dissimilarity between them is as large as it can be, exactly, and resamples the images
 # to see how firm each boundary is. With ``n_null`` it also cuts matrices of shuffled depths.
 
 found = depthflow.phases(traj, n_boot=100, n_null=999)
@@ -114,8 +114,8 @@ plt.show()
 
 # %%
 # What counts in the trained model is *which* block is replaced, more than what is put in its place: the first rows
-# stand out, whatever the column. Between phases a swap does a little more harm than within, also at equal distance;
-# the twin says how much of such a difference is due to the architecture.
+# stand out, whatever the column. Between phases a swap does a little more harm than within, also at equal distance.
+# But so it does in the twin, and there by more at equal distance: the difference is no mark of training.
 
 for name, one in both.items():
     matched = float(one.matched_difference)

@@ -3,8 +3,8 @@ Does a pushed path come back?
 =============================
 
 Endpoints in bundles are not yet attractors. For that, paths that are pushed off must return. This tutorial pushes the
-class token in the middle of the model and watches, then asks the same of infinitely small pushes, where derivatives
-give the exact answer in every direction at once.
+class token at a third of the depth and watches, finds that a shrinking deviation is not yet a return, and asks the
+same of infinitely small pushes, where derivatives give the exact answer in every direction at once.
 """
 
 # %%
@@ -39,22 +39,29 @@ depthflow.plot.perturb(pushed, variable="angle", null=null_pushed, ax=axes[1], *
 plt.show()
 
 # %%
-# The class token comes back, at every block a little. The twin's does too, since a deviation that is merely carried
-# along looks smaller and smaller on a state that grows. So a falling gain is no return by itself; the trained model's
-# lead over its twin is. On the right is what the push does to the other tokens, which were not touched: the patches
-# hear of it only faintly.
+# The class token's angle shrinks at every block, the twin's at most of them. Is that a return? A deviation that is
+# merely carried along looks smaller and smaller on a state that grows, and loses 1 − ‖x₄‖/‖x₁₂‖ of its angle by depth
+# 12. So compare with that. On the right is what the push does to the other tokens, which were not touched: the
+# patches hear of it only faintly.
 
-for name, one in zip(models, (pushed, null_pushed), strict=True):
+for (name, model), one in zip(models.items(), (pushed, null_pushed), strict=True):
     draws = np.random.default_rng(0).choice(one.recovery.values, (1000, len(images)))
     low, high = np.percentile(draws.mean(axis=1), [2.5, 97.5])
     gone = float(one.recovery.mean())
+    norm = depthflow.convergence(depthflow.record(model, images, tokens="cls", **quiet)).norm
+    grown = float(1 - (norm.sel(depth=4) / norm.sel(depth=12)).mean())
     print(f"{name}: {gone:.2f} [{low:.2f}, {high:.2f}] of the angle is gone at the end")
+    print(f"  {grown:.2f} would be by longer states alone")
+
+# %%
+# The trained model's lead over its twin is real, and it is the lead of its growing states. In state units neither
+# brings the paths together.
 
 # %%
 # A harder push
 # -------------
 # A random direction among 64 is nearly at right angles to any direction that matters. Push towards the mean of
-# *another digit*, and the path has a reason not to return.
+# *another digit*, and the path has a reason to stay away.
 
 towards = {"depth": 4, "angle": 0.05, "directions": "other_class", "labels": labels}
 for name, model in models.items():
@@ -99,9 +106,25 @@ plt.show()
 # %%
 # The trained model's basins hold under pushes that are no longer small, even if every token is hit; the twin's
 # clusters, which have no gaps between them, lose their members at once. A push by a right angle (1.57 rad) leaves
-# nothing of the direction, and ends it for both. For random pushes up to the angle where the share falls, at *this*
-# depth, the basins of the trained model attract. Name the angle with the share: a small enough push leaves everything
+# nothing of the direction, and ends it for both. Name the angle with the share: a small enough push leaves everything
 # where it is.
+#
+# Do the basins *attract*? Ask the null once more: where would the class token end if each block passed its deviation
+# on as it is?
+
+model = models["trained"]
+basins = depthflow.basins(depthflow.record(model, data.images, progress=False), 10)
+for angle in (0.4, 0.8, 1.2):
+    run = depthflow.perturb(model, images, depth=4, angle=angle, n_draws=4, states=True, **quiet)
+    path, start = (run[name].isel(token=0, drop=True) for name in ("state", "reference"))
+    end = start.sel(depth=12, drop=True) + (path - start).sel(depth=4, drop=True)
+    along = run.assign(final_direction=end / np.sqrt((end**2).sum("feature")))
+    both = (float(depthflow.basin_stability(one, basins).stable_share.mean()) for one in (run, along))
+    print("{:.1f} rad: {:.2f} end in their own basin, {:.2f} if carried along".format(angle, *both))
+
+# %%
+# Carried along, every path would have stayed in its basin. The basins are wide and the states grow, which is
+# enough to explain what was seen. That something pulls the paths back is not shown by this model.
 
 # %%
 # Every direction at once
@@ -142,9 +165,10 @@ print(f"pushed over derived gain: {ratio.mean():.2f} on average over the images"
 # %%
 # What to take away
 # -----------------
-# - A shrinking deviation is no return by itself. Growing states shrink every angle; compare with the twin, pushed in
-#   the same way.
-# - A basin may be called one of attraction for the pushes that were tried: name their angle, depth and directions.
+# - A shrinking deviation is no return by itself. Growing states shrink every angle: compare with their growth, and
+#   with the twin, pushed in the same way.
+# - A share of pushed paths that end in their own basin needs the angle, depth and directions of the push, and the share
+#   of those that are merely carried along.
 # - The mean over directions shrinks while the worst direction grows. Twelve blocks support no claim on limits.
 #
 # More: :doc:`/measures/perturb`, :doc:`/measures/jacobian`, :doc:`/measures/finite_jacobian`.

@@ -56,13 +56,14 @@ for ax, (name, one) in zip(axes, scores.items(), strict=True):
 plt.show()
 
 # %%
-# After eighty steps the surrogate already follows most of the way; fitted for longer it stays close at every depth.
+# After eighty steps the surrogate follows roughly; fitted for longer it stays close at every depth.
 # What it gained by training is its distance from ``repeated``, which is so far off that it leaves the picture, and
-# what needs more than linear maps is that from ``linear``. In brackets stands the share that the teacher reads rightly.
+# what needs more than linear maps is that from ``linear``. In brackets stands the share that the teacher reads
+# correctly.
 
 for name, one in scores.items():
     right, teacher = float(one.surrogate_accuracy), float(one.teacher_accuracy)
-    print(f"{name}: ε = {float(one.epsilon):.2f}, {right:.1%} read rightly ({teacher:.1%})")
+    print(f"{name}: ε = {float(one.epsilon):.2f}, {right:.1%} read correctly ({teacher:.1%})")
 
 # %%
 # Two blocks recur
@@ -100,8 +101,8 @@ for name, one in scores.items():
 
 # %%
 # The twin does not resist, it yields sooner: what random blocks do to a state is learnt fast, and one linear map a
-# phase does nearly all of it. So that a surrogate *exists* is no mark of training. What marks the trained model is
-# that linear maps fail on it while two recurring blocks do not, and that these keep its answers.
+# phase does nearly all of it. So that a surrogate *exists* is no mark of training. What sets this trained model apart
+# is that linear maps fail on it while two recurring blocks do not, and that these keep its answers.
 
 fig, ax = plt.subplots(figsize=(6.4, 2.8), layout="constrained")
 for row, one in enumerate(scores.values()):
@@ -123,7 +124,7 @@ plt.show()
 # %%
 # What to take away
 # -----------------
-# - Two blocks, fitted for minutes, redo twelve of this model at every depth and keep its answers.
+# - Two blocks, fitted for minutes, follow this model's twelve at every depth and keep its answers.
 # - Read ε beside its baselines: in the trained model the linear map fails, in the untrained one it suffices.
 # - A near path and a kept accuracy are two findings. Report both, and score on images that nobody learned from.
 #

@@ -115,8 +115,8 @@ for ax, variable in zip(axes, ("alignment", "speed"), strict=True):
 plt.show()
 
 # %%
-# The trained model turns the full stop right round in its first block, away from what it was and towards what comes
-# next; the twin hardly turns it at all.
+# The trained model turns the full stop by more than 1 rad in its first block, away from what it was and towards what
+# comes next; the twin by about 0.2 rad in each of its blocks.
 #
 # A null that looks clever
 # ------------------------
@@ -129,7 +129,7 @@ depthflow.plot.agreement(basins, null=null_basins, null_label="twin", ax=ax)
 plt.show()
 
 # %%
-# The trained model finds the topics within its first blocks. But look at the twin: with random weights, its clusters
+# The trained model finds the topics within its first block. But look at the twin: with random weights, its clusters
 # end up agreeing with the topics as well. Untrained attention averages what it reads, four sentences of one topic
 # share their words, and a random map of word counts still tells them apart. Agreement with the labels is here a
 # property of the *texts*. What training changed is when, and how clearly:

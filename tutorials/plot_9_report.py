@@ -73,8 +73,8 @@ depthflow.plot.dmd(results[0], null=results[1], ax=ax, **names)
 plt.show()
 
 # %%
-# One linear map predicts the *untrained* model well and the trained one badly: what training adds is just what a
-# linear map cannot do.
+# One linear map predicts the *untrained* model well and this trained one several times worse: what it does differently
+# to different images is not one linear map repeated.
 
 for name, one in (("trained", results[0]), ("untrained twin", results[1])):
     errors = one.error.isel(token_type=0)

@@ -63,7 +63,8 @@ def convergence(trained: Model, others: list[Model]) -> Claim:
                 speed[-1] < min(speed[0], *ends),
             ),
         ),
-        "Alignment rises and speed falls in untrained twins too, as each block adds to a growing state.",
+        "Alignment rises and speed falls in untrained twins too, as each block adds to a growing state. The model's "
+        "states grow more than the twins', and part of its lower speed is that.",
     )
 
 
@@ -87,7 +88,7 @@ def basins(trained: Model, others: list[Model]) -> Claim:
                 mine["silhouette"][1] > max(silhouette),
             ),
         ),
-        "A model that classifies nearly all images rightly must part the classes at its end.",
+        "A model that classifies nearly all images correctly must part the classes at its end.",
     )
 
 
@@ -127,8 +128,9 @@ def coherence(trained: Model, others: list[Model]) -> Claim:
             ),
             Condition(f"at the end it is beyond every twin's, {extent(ends)}", mine[-1] > max(ends)),
         ),
-        "Untrained attention averages tokens, so the null coheres more than the model. 16 patches of 2×2 pixels each "
-        "hold a different stroke.",
+        "Untrained attention averages tokens, so the null coheres more than the model, mostly by what all images "
+        "share: without the mean over images the model's patches cohere more than the twins', though most in the "
+        "middle of depth and less again at its end ([coherence](measures/coherence.md#how-to-read-it)).",
     )
 
 

@@ -136,14 +136,17 @@ def stochastic_depth(results: Results) -> list[Claim]:
     found = [one["accuracy"]["test"] for rate in rates_of(values) for one in values[rate]]
     young = (
         f"Small teachers, trained for {results['stochastic_depth']['settings']['epochs']} epochs: they classify "
-        f"{extent(found)} rightly, the bundled model after 120 epochs "
+        f"{extent(found)} correctly, the bundled model after 120 epochs "
         f"{results['directions']['values']['trained']['accuracy']:.2f}."
     )
     whys = (
-        *(young,) * 3,
+        young,
+        f"{young} Seeds of one rate differ by more than rates do.",
+        f"{young} Teachers whose blocks are all alike have less contrast, so that the two measures of structure go "
+        "against each other.",
         "A random stack of residual blocks is smooth in depth, and its blocks are alike for that reason alone.",
         "A random block moves all tokens of all images in nearly the same way, which is easily learnt: ε alone is no "
-        "mark of training; what a surrogate keeps of the accuracy is.",
+        "mark of training.",
     )
     made = (more_alike(values), better_fit(values), together(values), trained_phases(values), trained_fit(values))
     return [
@@ -271,9 +274,15 @@ def ablation(results: Results) -> list[Claim]:
 
     def why(new: str, old: str) -> str:
         ends = (spread(of(found[way], "least R²")) for way in (new, old))
-        return "{} Steps are equal here, 550 in all. Least R² over depths is {} with it and {} without.".format(
+        said = "{} Steps are equal here, 550 in all. Least R² over depths is {} with it and {} without.".format(
             EASY, *ends
         )
+        if new == "+ stage 2":
+            divided = spread(of(found["+ errors over the variance"], "least R²"))
+            said += (
+                f" Plain errors along the path are ruled by its late, long states; over the variance it is {divided}."
+            )
+        return said
 
     return [
         Claim(claim, "ablation at k = 3", published, conditions(new, old), why(new, old))

@@ -87,30 +87,37 @@ class Study:
         """Return the seeds to run: as many as asked for, or the experiment's own number."""
         return range(1 if self.quick else self.seeds or usual)
 
-    def samples(self, split: str) -> Samples:
-        """Return images (sample, channel, row, column) between 0 and 1, and labels; 64 of them in a quick run."""
+    def samples(self, split: str, one_in: int = 1) -> Samples:
+        """Return images (sample, channel, row, column) between 0 and 1, and labels; one in so many.
+
+        Of a quick run's 64.
+        """
         limit = 64 if self.quick else None
         if self.data == "digits":
             found = depthflow.datasets.digits(split)
-            return Samples(found.images[:limit], found.labels[:limit])
-        return packed(self.root / f"cifar10_{split}.npz", limit)
+            images, labels = found.images[:limit], found.labels[:limit]
+        else:
+            images, labels = packed(self.root / f"cifar10_{split}.npz", limit)
+        return Samples(images[::one_in], labels[::one_in])
 
-    def trained(self, seed: int, stochastic_depth: float) -> VisionTransformer:
-        """Return a teacher trained on these data, as kept or anew."""
+    def trained(self, seed: int, stochastic_depth: float, one_in: int = 1) -> VisionTransformer:
+        """Return a teacher trained on one in so many of these images, in as many steps, as kept or anew."""
         import torch
         from safetensors.torch import load_file, save_file
 
         settings = replace(self.plan.vit, stochastic_depth=stochastic_depth)
-        kept = self.folder / "teachers" / f"drop{stochastic_depth:g}-seed{seed}.safetensors"
+        part = "" if one_in == 1 else f"-one-in-{one_in}"
+        kept = self.folder / "teachers" / f"drop{stochastic_depth:g}-seed{seed}{part}.safetensors"
         if kept.exists():
             model = VisionTransformer(settings)
             model.load_state_dict(load_file(kept))
             return model.eval()
-        data = self.samples("train")
+        data, plan = self.samples("train", one_in), self.plan
         images, labels = (torch.from_numpy(array).to(self.device) for array in (data.images, data.labels))
-        model = train(
-            images, labels, settings, epochs=self.plan.epochs, seed=seed, batch_size=self.plan.batch_size
-        ).cpu()
+        batch_size = min(plan.batch_size, len(images))
+        steps = plan.epochs * (len(self.samples("train").images) // plan.batch_size)
+        epochs = steps // (len(images) // batch_size)
+        model = train(images, labels, settings, epochs=epochs, seed=seed, batch_size=batch_size).cpu()
         kept.parent.mkdir(parents=True, exist_ok=True)
         save_file(model.state_dict(), kept)
         return model.eval()
@@ -131,11 +138,11 @@ class Study:
             return depthflow.datasets.digits_vit()
         return self.trained(0, self.plan.vit.stochastic_depth)
 
-    def accuracy(self, model: VisionTransformer, split: str) -> float:
-        """Return the share of a split that a model classifies rightly."""
+    def accuracy(self, model: VisionTransformer, split: str, one_in: int = 1) -> float:
+        """Return the share of a split, or of one in so many of its images, that a model classifies rightly."""
         import torch
 
-        data = self.samples(split)
+        data = self.samples(split, one_in)
         return accuracy(model, torch.from_numpy(data.images), torch.from_numpy(data.labels))
 
     def record(self, model: VisionTransformer) -> Any:

@@ -37,20 +37,28 @@ def pushed(study: Study, net: nn.Module, kind: str, depth: int, basins: xr.Datas
     worst = int(stable.basin_stability.values.argmin())
     return {
         "gain": np.sqrt((found.gain**2).mean(["draw", "sample"])).values.tolist(),
-        "recovery": summary(found.recovery.values),
+        **recoveries(found),
         "stable_share": float(stable.stable_share.mean()),
+        "carried_share": float(stable.carried_share.mean()),
         "least_stable_basin": [float(stable[name][worst]) for name in ("basin_stability", "low", "high")],
     }
 
 
-def towards_class(study: Study, net: nn.Module, depth: int) -> list[float]:
-    """Return the recovery after a push of the class token towards the mean of another class."""
+def recoveries(found: xr.Dataset) -> dict[str, Any]:
+    """Return the share of the angle that is gone at the end, what of it would be if no block answered, and the rest."""
+    carried = 1 - found.carried_gain.isel(depth=-1).mean("draw")
+    named = {"recovery": found.recovery, "carried": carried, "returned": found.recovery - carried}
+    return {name: summary(values.values) for name, values in named.items()}
+
+
+def towards_class(study: Study, net: nn.Module, depth: int) -> dict[str, Any]:
+    """Return what a push of the class token towards the mean of another class comes to."""
     data = study.samples("test")
     found = depthflow.perturb(
         net, data.images[:SAMPLES], labels=data.labels[:SAMPLES], depth=depth, angle=ANGLE, directions="other_class",
         batch_size=360, device=study.device, progress=False,
     )  # fmt: skip
-    return summary(found.recovery.values)
+    return recoveries(found)
 
 
 def linearised(study: Study, net: nn.Module, span: str) -> dict[str, Any]:

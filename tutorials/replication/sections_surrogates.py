@@ -98,7 +98,7 @@ def recurrence(results: Results) -> list[str]:
         "## How many blocks\n",
         f"Surrogates of the bundled model, {steps(found['settings']['surrogate'])} ([the defaults](surrogates.md) "
         f"have 200 + 4,000), {seeds(results, 'recurrence')}, scored on the test images. The model classifies "
-        f"{fits['1'][0]['teacher_accuracy']:.3f} rightly.\n",
+        f"{fits['1'][0]['teacher_accuracy']:.3f} correctly.\n",
         table(
             ["", *SCORES, "agreement", "phases"],
             [

@@ -15,6 +15,7 @@ from tutorials.replication.common import fitted, publish, run, shown, study_from
 if TYPE_CHECKING:
     import xarray as xr
 
+    from depthflow.models.vit import VisionTransformer
     from tutorials.replication.common import Study
 
 SEEDS = 3
@@ -40,7 +41,11 @@ def likeness(traj: xr.DataArray, n_phases: int) -> dict[str, Any]:
 
 def teacher(study: Study, rate: float | None, seed: int) -> dict[str, Any]:
     """Return what one teacher's blocks are like, and how well surrogates follow them; without a rate, untrained."""
-    model = study.untrained(seed) if rate is None else study.trained(seed, rate)
+    return account(study, study.untrained(seed) if rate is None else study.trained(seed, rate))
+
+
+def account(study: Study, model: VisionTransformer) -> dict[str, Any]:
+    """Return how accurate a model is, what its blocks are like, and how well surrogates follow them."""
     accuracy = {split: study.accuracy(model, split) for split in ("train", "test")}
     traj = study.record(model)
     return {
