@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from depthflow.errors import ParameterError, StoreError
 from depthflow.reporting import measured, page
-from depthflow.reporting.sources import of_model, of_trajectory
+from depthflow.reporting.sources import of_model, of_trajectory, require_ordered
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import xarray as xr
     from numpy.typing import ArrayLike
@@ -78,7 +80,7 @@ def report(
     Raises
     ------
     StoreError
-        If something is at ``path`` already, or its folder is not there.
+        If something is at ``path`` already, or nothing can be written there.
     ParameterError
         If a model comes without inputs, the inputs cannot be gone through again, or a measure is not known.
     DepthflowError
@@ -88,7 +90,7 @@ def report(
     -----
     A measure that refuses the trajectory (one sample is too few to cluster, say) is named on the page with its reason.
     A model is recorded into memory, with its twin. A dask-backed trajectory is read in parts, and its results lie in a
-    temporary folder beside ``path`` meanwhile. At most 10,000 samples, evenly spaced, enter the interactive view; every
+    hidden folder beside ``path`` meanwhile. At most 10,000 samples, evenly spaced, enter the interactive view; every
     number is of all samples.
 
     Examples
@@ -125,6 +127,8 @@ def report(
         odd = [name for name, value in given.items() if value is not None]
         if odd:
             raise ParameterError(f"report has no use for {odd[0]}= without a model.")
+        if inputs is not None:
+            require_ordered(inputs)
         sources = of_trajectory(model_or_traj, null, labels=labels, sample_ids=sample_ids, seed=seed)
     return write(sources, Path(path), images=inputs, measures=chosen, title=title, seed=seed, progress=progress)
 
@@ -140,11 +144,11 @@ def write(
     progress: bool,
 ) -> Path:
     """Measure the sources and write the page to ``path``, where it appears only once it is complete."""
-    with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+    with _unfinished(path) as folder:
         found = measured.measure(
             sources.case.traj,
             measures,
-            folder=Path(folder),
+            folder=folder,
             null_name=sources.null_name,
             without_model=sources.without_model,
             subject=sources.case.subject,
@@ -153,11 +157,26 @@ def write(
             seed=seed,
             progress=progress,
         )
-        hidden = Path(folder) / path.name
+        hidden = folder / path.name
         hidden.write_text(page.render(sources, found, images=images, title=title, seed=seed), encoding="utf-8")
-        require_free(path)
+        _require_nothing(path)
         hidden.rename(path)
     return path
+
+
+@contextmanager
+def _unfinished(path: Path) -> Iterator[Path]:
+    """Make a hidden folder beside ``path`` for what is not complete; what a killed process left of it goes first."""
+    folder = path.with_name(f".{path.name}.unfinished")
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir()
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written: {error.strerror}. Choose another path.") from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def require_free(path: Path) -> None:
@@ -166,9 +185,15 @@ def require_free(path: Path) -> None:
     Raises
     ------
     StoreError
-        If something is there already, or the folder is not.
+        If something is there already, or nothing can be written there.
     """
-    if path.exists():
-        raise StoreError(f"{path} exists already and is not overwritten. Remove it, or choose another path.")
+    _require_nothing(path)
     if not path.parent.is_dir():
         raise StoreError(f"{path} cannot be written: there is no folder {path.parent}. Make it first.")
+    with _unfinished(path):
+        pass
+
+
+def _require_nothing(path: Path) -> None:
+    if os.path.lexists(path):
+        raise StoreError(f"{path} exists already and is not overwritten. Remove it, or choose another path.")

@@ -13,7 +13,7 @@ from depthflow.plot._sphere import principal_sphere
 from depthflow.schema import CLS, DISTILLATION, MEAN, PATCH, REGISTER, TOKEN, labels, token_types
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     import xarray as xr
 
@@ -32,7 +32,8 @@ BYTES_A_POINT = 6
 BUDGET = 3_200_000
 """Bytes of all directions in the file, before they are written as text."""
 MOST_SAMPLES = 10_000
-FEWEST_DEPTHS = 2
+PART = 64
+"""Samples of a trajectory in memory that are taken at a time."""
 
 
 class View(NamedTuple):
@@ -60,31 +61,23 @@ def shown_samples(traj: xr.DataArray, kinds: int) -> np.ndarray:
     return np.unique(np.linspace(0, samples - 1, count).round().astype(np.int64))
 
 
-def views(traj: xr.DataArray, kinds: Sequence[str], samples: np.ndarray) -> list[View]:
-    """Return the views of ``kinds`` of token of the chosen samples.
+def view(traj: xr.DataArray, kind: str, samples: np.ndarray) -> View:
+    """Return the view of a ``kind`` of token of the chosen samples.
 
-    The axes of each are the three principal directions of the chosen samples' final directions; every direction is
-    projected onto them and brought back to length 1. The states are read twice, part by part.
+    The axes are the three principal directions of the chosen samples' final directions; every direction is projected
+    onto them and brought back to length 1. The states are read twice, part by part.
 
     Raises
     ------
     TrajectoryError
         If a state has no direction, or the directions of a sample's tokens cancel.
     """
-    chosen = traj.isel(sample=samples)
-    return [_view(_of_kind(chosen, kind), kind) for kind in kinds]
-
-
-def _of_kind(traj: xr.DataArray, kind: str) -> xr.DataArray:
-    return prepare(traj, "report", tokens=kind if "token_type" in traj.coords else None)[0]
-
-
-def _view(traj: xr.DataArray, kind: str) -> View:
-    final = np.concatenate([_units(part)[:, 0] for part in _parts(traj.isel(depth=slice(-1, None)))])
+    chosen = prepare(traj, "report", tokens=kind if "token_type" in traj.coords else None)[0]
+    final = np.concatenate([_units(part)[:, 0] for part in _parts(chosen.isel(depth=slice(-1, None)), samples)])
     basis, _ = principal_sphere(final)
-    points = np.empty((traj.sizes["depth"], 3, traj.sizes["sample"]), dtype=np.int16)
+    points = np.empty((traj.sizes["depth"], 3, len(samples)), dtype=np.int16)
     kept, start = np.zeros(traj.sizes["depth"]), 0
-    for part in _parts(traj):
+    for part in _parts(chosen, samples):
         seen = _units(part) @ basis
         length = np.linalg.norm(seen, axis=2, keepdims=True)
         kept += (length[:, :, 0] ** 2).sum(axis=0)
@@ -92,11 +85,16 @@ def _view(traj: xr.DataArray, kind: str) -> View:
         placed = np.divide(seen, length, out=np.zeros_like(seen), where=length > 1e-9)
         points[:, :, start : start + len(seen)] = np.round(placed * WHOLE).transpose(1, 2, 0)
         start += len(seen)
-    return View(kind, points, kept / traj.sizes["sample"])
+    return View(kind, points, kept / len(samples))
 
 
-def _parts(traj: xr.DataArray) -> Iterator[xr.DataArray]:
-    return loaded_parts(traj) if traj.chunks is not None else iter([traj])
+def _parts(traj: xr.DataArray, samples: np.ndarray) -> Iterator[xr.DataArray]:
+    """Give the samples in parts, of which no more than two are in memory beside the trajectory."""
+    if traj.chunks is not None:
+        yield from loaded_parts(traj.isel(sample=samples))
+        return
+    for start in range(0, len(samples), PART):
+        yield traj.isel(sample=samples[start : start + PART])
 
 
 def _units(part: xr.DataArray) -> np.ndarray:

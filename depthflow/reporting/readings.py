@@ -23,14 +23,14 @@ READINGS: Mapping[str, str] = {
         "the others fall off. Updates that share a mean have a low rank of their own accord, so compare the null."
     ),
     "phases": (
-        "Each cell compares the updates of two blocks; the outlined squares are the phases, cut where similarity "
+        "Each cell compares the states after two blocks; the outlined squares are the phases, cut where similarity "
         "drops. Any smooth path makes squares along the diagonal: phases are evidence of training only where the null "
         "is cut elsewhere, or less sharply."
     ),
     "basins": (
         "Each mark is a sample's final direction, each star the center of a basin, in the three dimensions that hold "
         "the most of the directions; the text under the sphere says how much that is. A cluster of endpoints may be "
-        "called a basin of attraction only once pushed paths have come back to it."
+        "called a basin of attraction only once pushed paths have come back to it, more than they would by themselves."
     ),
     "dmd": (
         "The error of predicting states some blocks ahead with one linear map for all blocks, beside leaving the state "
@@ -39,7 +39,8 @@ READINGS: Mapping[str, str] = {
     ),
     "perturb": (
         "A gain below 1 means that the pushed path is nearer to the other one than just after the push. A state that "
-        "grows turns less under the same push, trained or not, so what counts is the distance to the null's curve."
+        "grows turns less under the same push, whatever the blocks do, so only what lies below the dash-dotted curve, "
+        "drawn for blocks that do not answer to the push, is a return."
     ),
     "basin_stability": (
         "The share of pushed paths that end in the basin of their own unpushed path, with Wilson intervals for each "

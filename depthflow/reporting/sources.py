@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 NEEDS_MODEL = "It needs the model itself, not its states alone: report(model, inputs)."
+REMEDY = "Give an array, a dict of arrays, a list of batches, or a DataLoader that does not shuffle."
 NEEDS_TWIN = (
     "It needs the null as a model, and no untrained twin could be built from what this model says of itself: pass one "
     "as null=."
@@ -56,15 +57,25 @@ def require_repeatable(inputs: Any) -> None:
     ParameterError
         For a generator, which comes once, and a DataLoader that shuffles.
     """
-    remedy = "Give an array, a dict of arrays, a list of batches, or a DataLoader that does not shuffle."
     if hasattr(inputs, "__next__"):
         raise ParameterError(
-            f"report goes through the inputs several times; a {type(inputs).__name__} comes once. {remedy}"
+            f"report goes through the inputs several times; a {type(inputs).__name__} comes once. {REMEDY}"
         )
+    require_ordered(inputs)
+
+
+def require_ordered(inputs: Any) -> None:
+    """Raise where a sample's input may stand at another's place.
+
+    Raises
+    ------
+    ParameterError
+        For a DataLoader that shuffles.
+    """
     if not Feed(inputs, 1).in_order:
         raise ParameterError(
-            "report goes through the inputs several times, and a sample must keep its place; this DataLoader changes "
-            f"the order. {remedy}"
+            "report needs each sample's input at the sample's own place, whenever it goes through the inputs; this "
+            f"DataLoader changes the order. {REMEDY}"
         )
 
 
@@ -98,7 +109,7 @@ def of_trajectory(given: Any, null: Any, *, labels: Any, sample_ids: Any, seed: 
         raise ParameterError("report compares a trajectory with a trajectory; got a model as null=. Record it first.")
     case = _opened(given, "report")
     case = case._replace(traj=_with_columns(case.traj, labels, sample_ids))
-    other, name = _null_of_states(case.traj, null, seed)
+    other, name = _null_of_states(case.traj, null, labels, sample_ids, seed)
     return Sources(case, other, name, NEEDS_MODEL)
 
 
@@ -124,7 +135,7 @@ def of_model(
     if isinstance(twin, nn.Module):
         other = Subject(twin, inputs, labels, blocks, device)
         return Sources(case, Source(_recorded(other, sample_ids, progress), other), TWIN if null is None else null_name)
-    untrained, name = _null_of_states(case.traj, null, seed)
+    untrained, name = _null_of_states(case.traj, null, labels, sample_ids, seed)
     return Sources(case, untrained, name, NEEDS_TWIN)
 
 
@@ -141,10 +152,13 @@ def _recorded(subject: Subject, sample_ids: Any, progress: bool) -> xr.DataArray
     )
 
 
-def _null_of_states(traj: xr.DataArray, null: Any, seed: int) -> tuple[Source, str]:
+def _null_of_states(traj: xr.DataArray, null: Any, labels: Any, sample_ids: Any, seed: int) -> tuple[Source, str]:
     if null is None:
         return Source(random_directions(traj, seed=seed)), NULL_BY_CHANCE
     other = _opened(null, "report: null")
+    if other.traj.sizes["sample"] == traj.sizes["sample"]:
+        # What is said of the samples holds of the null's too: they are the same.
+        other = other._replace(traj=_with_columns(other.traj, labels, sample_ids))
     return other, "null" if other.store is None else other.store.name
 
 

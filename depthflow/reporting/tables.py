@@ -1,4 +1,7 @@
-"""The numbers behind a picture, as CSV: means over samples with their intervals, and one row a sample of the basins."""
+"""The numbers behind a picture, as CSV: means over samples with their intervals, and one row a sample of the basins.
+
+Text that a spreadsheet would run as a formula is put behind an apostrophe, as OWASP advises of CSV injection.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,9 @@ MOST_CELLS = 20_000
 VECTORS = ("feature", "feature_out", "eigenmode")
 """Dims of vectors in state space, which are no numbers to read."""
 ENDS = ("low", "high")
+FIXED = ("of", "variable", "value", *ENDS, "units")
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+"""With what a spreadsheet takes text for a formula; the last four are the full-width ones."""
 
 
 def csv_of(analysis: Analysis, name: str) -> str:
@@ -32,27 +38,26 @@ def csv_of(analysis: Analysis, name: str) -> str:
     type of token; draws are averaged.
     """
     cases = {"trajectory": analysis.results[name], analysis.null_name: analysis.null[name]}
-    rows = [
-        {"of": case, **row} for case, result in cases.items() for row in _rows(_averaged(_readable(result)), result)
-    ]
+    rows = [{"of": _text(case), **row} for case, result in cases.items() for row in _rows(_averaged(_readable(result)))]
     dims = list(dict.fromkeys(key for row in rows for key in row if key not in FIXED))
     return _written([*FIXED[:2], *dims, *FIXED[2:]], rows)
 
 
-FIXED = ("of", "variable", "value", "low", "high", "units")
-
-
 def csv_of_samples(basins: xr.Dataset, ids: list[str]) -> str:
     """Return the basins' result of each sample."""
-    columns: dict[str, Any] = {"sample": ids}
+    columns: dict[str, list[Any]] = {"sample": ids}
     names = ("label", "basin", "commitment_depth", "silhouette")
     columns |= {name: basins[name].values.tolist() for name in names if name in basins.variables}
+    columns = {name: [_text(value) for value in values] for name, values in columns.items()}
     rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     return _written(list(columns), rows)
 
 
 def _readable(result: xr.Dataset) -> xr.Dataset:
-    """Return the real numbers of a result, without labels, vectors and what differs from draw to draw."""
+    """Return the numbers of a result, complex ones by their parts, without labels, vectors and single draws."""
+    result = _in_parts(result)
+    if result.data_vars.keys() >= {"basin_stability", *ENDS}:
+        result = result.rename({end: f"basin_stability_{end}" for end in ENDS})
     kept = [
         name
         for name, variable in result.data_vars.items()
@@ -62,6 +67,17 @@ def _readable(result: xr.Dataset) -> xr.Dataset:
     ]
     readable = result[kept]
     return readable.mean("draw", keep_attrs=True) if "draw" in readable.dims else readable
+
+
+def _in_parts(result: xr.Dataset) -> xr.Dataset:
+    """Return the result with ``v_real`` and ``v_imag`` in the place of each complex ``v``."""
+    for name in [str(name) for name, variable in result.data_vars.items() if variable.dtype.kind == "c"]:
+        whole = result[name]
+        parts = {"real": whole.real, "imag": whole.imag}
+        result = result.drop_vars(name).assign(
+            {f"{name}_{part}": values.assign_attrs(whole.attrs) for part, values in parts.items()}
+        )
+    return result
 
 
 def _averaged(result: xr.Dataset) -> xr.Dataset:
@@ -100,24 +116,36 @@ def _by_type(result: xr.Dataset) -> xr.Dataset:
     )
 
 
-def _rows(result: xr.Dataset, source: xr.Dataset) -> Iterator[Mapping[str, Any]]:
+def _rows(result: xr.Dataset) -> Iterator[Mapping[str, Any]]:
     # A store lists its arrays in any order.
     for name, array in sorted(result.data_vars.items()):
         base, _, end = str(name).rpartition("_")
         if end in ENDS and base in result:
             continue
         ends = {end: result[f"{name}_{end}"].values for end in ENDS if f"{name}_{end}" in result}
-        coords = {str(dim): _coord(array, str(dim)) for dim in array.dims}
-        units = str(source[name].attrs.get("units", ""))
+        coords = [_coords(array, str(dim)) for dim in array.dims]
+        units = array.attrs.get("units", "")
         for index, value in np.ndenumerate(array.values):
             row = {"variable": name, "value": _number(value), "units": units}
-            row |= {dim: values[place] for (dim, values), place in zip(coords.items(), index, strict=True)}
+            for columns, place in zip(coords, index, strict=True):
+                row |= {column: _text(values[place]) for column, values in columns.items()}
             yield row | {end: _number(values[index]) for end, values in ends.items()}
 
 
-def _coord(array: xr.DataArray, dim: str) -> list[Any]:
-    values: list[Any] = array[dim].values.tolist() if dim in array.coords else list(range(array.sizes[dim]))
-    return values
+def _coords(array: xr.DataArray, dim: str) -> dict[str, list[Any]]:
+    """Return a dim's own labels, and the whole numbers beside them, such as a span's first and last block."""
+    beside = [
+        str(name)
+        for name, coord in array.coords.items()
+        if coord.dims == (dim,) and coord.dtype.kind == "i" and str(name) not in VARIABLES
+    ]
+    columns: dict[str, list[Any]] = {name: array[name].values.tolist() for name in dict.fromkeys([dim, *beside])}
+    return columns
+
+
+def _text(value: Any) -> Any:
+    """Return a cell of which no spreadsheet makes a formula."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
 def _number(value: Any) -> str:
@@ -126,7 +154,7 @@ def _number(value: Any) -> str:
 
 def _written(columns: list[str], rows: list[dict[str, Any]]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer = csv.DictWriter(text, columns, restval="")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()

@@ -26,7 +26,7 @@ QUALITIES = (80, 50)
 BUDGET = 1_500_000
 """Bytes of the sheet, before it is written as text."""
 BATCH = 32
-NO_IMAGES = "the inputs are not images of 1 or 3 channels"
+NO_IMAGES = "the inputs are not images of 1 or 3 channels, all of one size (sample, channel, row, column)"
 
 
 class Sheet(NamedTuple):
@@ -38,19 +38,19 @@ class Sheet(NamedTuple):
     columns: int
 
 
-def sheet(inputs: Any, samples: np.ndarray, preprocessing: Mapping[str, Any] | None) -> tuple[Sheet | None, str]:
-    """Return the sheet of the chosen samples' images, or None and the reason in words.
+def sheet(inputs: Any, samples: np.ndarray, total: int, preprocessing: Mapping[str, Any]) -> tuple[Sheet | None, str]:
+    """Return the sheet of the chosen ones of ``total`` samples' images, or None and the reason in words.
 
     Images are shown in the colours from before the model's own normalisation where ``preprocessing`` has its ``mean``
     and ``std``, as they are if within [0, 1], and stretched to that range otherwise.
     """
     side = next((side for side in SIDES if len(samples) * side**2 <= SHEET_PIXELS), SIDES[-1])
-    tiles = _tiles(inputs, samples, side)
+    tiles, count = _tiles(inputs, samples, side)
     if tiles is None:
         return None, NO_IMAGES
-    if len(tiles) != len(samples):
-        return None, f"there are {len(tiles):,} images for {len(samples):,} samples"
-    colours = _colours(tiles, preprocessing or {})
+    if count != total:
+        return None, f"there are {count:,} images for {total:,} samples"
+    colours = _colours(tiles, preprocessing)
     native = colours.shape[2]
     for smaller in dict.fromkeys([native, *(one for one in SIDES if one < native)]):
         for made in _sheets(_shrunk(colours, smaller)):
@@ -59,25 +59,29 @@ def sheet(inputs: Any, samples: np.ndarray, preprocessing: Mapping[str, Any] | N
     return None, f"those of {len(samples):,} samples would take more than {BUDGET / 1e6:.1f} MB"
 
 
-def _tiles(inputs: Any, samples: np.ndarray, side: int) -> torch.Tensor | None:
-    """Return the chosen images (sample, channel, side, side), smaller where they are; None if there are none."""
+def _tiles(inputs: Any, samples: np.ndarray, side: int) -> tuple[torch.Tensor | None, int]:
+    """Return the chosen images (sample, channel, side, side), smaller where they are, and how many there are in all.
+
+    Instead of images it is None where there are none, or not all alike.
+    """
     found, start = [], 0
     for batch in Feed(inputs, BATCH):
         images = batch.call.images()
         if images is None or images.shape[1] not in (1, 3):
-            return None
+            return None, start
         rows = samples[(samples >= start) & (samples < start + batch.size)] - start
         start += batch.size
-        chosen = images[torch.from_numpy(rows)].detach().float().cpu()
+        if not len(rows):
+            continue
+        chosen = images[torch.from_numpy(rows)].detach().float().cpu().nan_to_num(0, 0, 0)
         # Square, as a sheet needs it: the middle of what is longer one way.
         height, width = chosen.shape[2:]
         least = min(height, width)
         top, left = (height - least) // 2, (width - least) // 2
         square = chosen[:, :, top : top + least, left : left + least]
         found.append(_shrunk(square, min(side, least)))
-    if len({tile.shape[1:] for tile in found}) > 1:
-        return None
-    return torch.cat(found)
+    alike = len({tile.shape[1:] for tile in found}) == 1
+    return torch.cat(found) if alike else None, start
 
 
 def _shrunk(images: torch.Tensor, side: int) -> torch.Tensor:

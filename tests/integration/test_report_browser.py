@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import depthflow
 from depthflow.reporting.directions import WHOLE
@@ -42,6 +43,7 @@ FOCUSED = """() => {
     return one.id || one.dataset.turn || one.name || one.className;
 }"""
 COLORS = "() => Array.from(document.getElementById('plot').data[1].marker.color)"
+SYMBOLS = ["circle", "square", "diamond", "circle-open", "square-open", "diamond-open"]
 pytestmark = pytest.mark.slow
 PATIENCE = 120_000
 """Milliseconds that a slow machine may take to draw in software."""
@@ -61,13 +63,16 @@ def states() -> xr.DataArray:
     return traj.assign_coords(sample_id=("sample", np.array([f"{HOSTILE[1]}{one}" for one in range(SAMPLES)])))
 
 
+def pictures() -> np.ndarray:
+    return np.random.default_rng(1).random((SAMPLES, 3, 8, 8)).astype(np.float32)
+
+
 @pytest.fixture(scope="module")
 def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    images = np.random.default_rng(1).random((SAMPLES, 3, 8, 8)).astype(np.float32)
     path = tmp_path_factory.mktemp("report") / "report.html"
     title = f"{HOSTILE[2]} {HOSTILE[1]}"
     return depthflow.report(
-        states(), images, path=path, measures=["convergence", "basins"], title=title, progress=False
+        states(), pictures(), path=path, measures=["convergence", "basins"], title=title, progress=False
     )
 
 
@@ -173,6 +178,57 @@ def test_token_trajectory_and_colour_can_be_chosen(opened):
     assert by_basin != by_class
 
 
+def test_every_mark_has_the_colour_and_shape_that_the_legend_gives_its_group(opened):
+    page = opened()
+    marker = (
+        "() => { const { color, symbol } = document.getElementById('plot').data[1].marker; return [color, symbol]; }"
+    )
+    legend = """() => [...document.querySelectorAll('#legend li')].map((one) =>
+        [one.textContent.slice(2).replace(/ \\([^(]*$/, ''), one.firstChild.style.color, one.textContent[0]])"""
+    glyphs = dict(zip(SYMBOLS, "●■◆○□◇", strict=True))
+    null = depthflow.random_directions(states())
+    for shown, traj in enumerate((states(), null)):
+        found = depthflow.basins(traj)
+        radio(page, "shown", shown)
+        page.wait_for_timeout(500)
+        for color, noun, groups in ((0, "basin", found.basin), (1, "class", found.label)):
+            radio(page, "color", color)
+            drawn = {name: (css, glyph) for name, css, glyph in page.evaluate(legend)}
+            colors, symbols = page.evaluate(marker)
+            for group, hexed, symbol in zip(groups.values.tolist(), colors, symbols, strict=True):
+                css, glyph = drawn[f"{noun} {group}"]
+                assert css == f"rgb({', '.join(str(int(hexed[place : place + 2], 16)) for place in (1, 3, 5))})"
+                assert glyph == glyphs[symbol]
+
+
+def test_a_mark_that_is_pointed_at_tells_its_own_sample(opened):
+    page = opened()
+    for sample in (0, 7, 23):
+        page.evaluate(
+            "(sample) => plot.emit('plotly_hover', { points: [{ curveNumber: 1, pointNumber: sample }] })", sample
+        )
+        said = page.locator("#card").inner_text()
+        assert said.startswith(f"sample number {sample}\nnamed {HOSTILE[1]}{sample}\nclass {HOSTILE[sample % 4][:20]}")
+        thumb = Image.open(io.BytesIO(page.locator("#card .thumb").screenshot())).convert("RGB")
+        seen = np.asarray(thumb)[3::6, 3::6]
+        expected = np.round(255 * pictures()[sample]).transpose(1, 2, 0)
+        np.testing.assert_array_equal(seen[1:-1, 1:-1], expected[1:-1, 1:-1])
+
+
+def test_samples_of_other_labels_are_told_by_number_and_name(browser, tmp_path):
+    traj = states().drop_vars("sample_id").isel(sample=[7, 3, 5, 9])
+    path = depthflow.report(traj, path=tmp_path / "r.html", measures=["convergence"], progress=False)
+    page = browser.new_page()
+    page.set_default_timeout(PATIENCE)
+    page.goto(path.as_uri())
+    page.wait_for_function(READY)
+    page.locator("#sample").fill("3")
+    page.locator("#sample").press("Enter")
+    page.locator("#chosen").wait_for()
+    assert page.locator("#chosen").inner_text().startswith("sample number 3\nnamed 9\n")
+    page.close()
+
+
 def test_all_of_it_works_by_keyboard(opened):
     page = opened()
     reached = set()
@@ -237,3 +293,24 @@ def test_without_webgl_a_picture_stands_in(launch, page_file):
     assert page.locator("#controls").is_hidden()
     assert "WebGL, which are not available" in page.locator("#still").inner_text()
     assert page.evaluate("() => document.querySelector('#still img').naturalWidth") > 0
+
+
+def test_without_javascript_all_but_the_view_that_turns_is_there(browser, page_file):
+    page = browser.new_context(java_script_enabled=False).new_page()
+    page.goto(page_file.as_uri())
+    assert page.locator("#answers").is_visible()
+    assert page.locator("#still img").is_visible()
+    assert page.locator("#controls").is_hidden()
+    assert "JavaScript" in page.locator("#still").inner_text()
+    assert page.locator("a[download='samples.csv']").is_visible()
+    page.context.close()
+
+
+def test_on_paper_the_still_picture_stands_in(opened):
+    page = opened(color_scheme="dark")
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.locator("#still img").is_visible()
+    assert page.locator("#stage").is_hidden()
+    assert page.locator("#controls").is_hidden()
+    assert "JavaScript" not in page.locator("#still").inner_text()
+    assert page.evaluate("() => getComputedStyle(document.querySelector('h3 a')).color") == "rgb(0, 90, 140)"

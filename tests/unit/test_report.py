@@ -1,14 +1,10 @@
-"""The report's file: its structure, its numbers, what it escapes and what it leaves out."""
+"""The report's file: its structure, what it escapes, what it leaves out and where it is written."""
 
 from __future__ import annotations
 
 import base64
-import csv
 import io
-import json
-from html.parser import HTMLParser
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -17,70 +13,11 @@ from torch import nn
 
 import depthflow
 from depthflow.errors import DepthflowError, ParameterError, StoreError, TrajectoryError
-from depthflow.reporting import directions, still
+from depthflow.reporting import measured, still
+from tests.report_pages import HOSTILE, Reader, directed, read, table
 from tests.tolerances import FLOAT64
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-HOSTILE = ["<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "a & b </script> $x_", "ß" * 300]
 LINK_ATTRIBUTES = ("src", "href", "action", "poster", "data", "srcset")
-
-
-class Reader(HTMLParser):
-    """Collects what the tests ask of a page."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-        self.scripts: list[str] = []
-        self._inside = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        self._inside = tag
-        if tag == "script":
-            self.scripts.append("")
-
-    def handle_endtag(self, tag):
-        self._inside = ""
-
-    def handle_data(self, data):
-        if self._inside == "script":
-            self.scripts[-1] += data
-        elif self._inside != "style":
-            self.words.append(data)
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attrs for name, attrs in self.tags if name == tag]
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
-
-    @property
-    def view(self) -> dict:
-        return json.loads(self.scripts[0])
-
-
-def read(path: Path) -> Reader:
-    return Reader(path.read_text(encoding="utf-8"))
-
-
-def table(page: Reader, name: str) -> list[dict[str, str]]:
-    href = next(link["href"] for link in page.all("a") if link.get("download") == name)
-    return list(csv.DictReader(io.StringIO(base64.b64decode(href.partition(",")[2]).decode())))
-
-
-def directed(samples: int = 12, **options):
-    rng = np.random.default_rng(0)
-    label = np.arange(samples) % 3
-    grown = np.linspace(0, 1, 6)[:, None, None] * 3 * np.eye(3, 11)[label][:, None, None]
-    states = grown + 0.3 * rng.normal(size=(samples, 6, 7, 11))
-    kinds = {"token_type": ["cls", *["patch"] * 6], "label": label, **options}
-    return depthflow.trajectory(states, **kinds)
 
 
 @pytest.fixture(scope="module")
@@ -164,42 +101,28 @@ def test_labels_names_and_titles_are_escaped(tmp_path):
     assert [row["label"] for row in table(page, "samples.csv")] == [HOSTILE[place % 4] for place in range(12)]
 
 
-def test_every_number_can_be_downloaded(tmp_path):
-    traj = directed()
-    path = depthflow.report(
-        traj, path=tmp_path / "r.html", measures=["convergence", "phases", "basins"], progress=False
+def test_names_in_every_script_stand_in_the_pictures(tmp_path, recwarn):
+    labels = ["日本", "עברית", "plain"]
+    page = read(
+        depthflow.report(
+            directed(label=labels * 4), path=tmp_path / "r.html", measures=["basins", "phases"], progress=False
+        )
     )
-    page = read(path)
-    rows = table(page, "convergence.csv")
-    interval = depthflow.bootstrap(depthflow.convergence, traj.isel(token=[0]))
-    angle = [row for row in rows if (row["of"], row["variable"], row["token_type"]) == ("trajectory", "angle", "cls")]
-    assert [row["depth"] for row in angle] == [str(depth) for depth in range(6)]
-    assert {row["units"] for row in angle} == {"rad"}
-    for column, name in (("value", "angle"), ("low", "angle_low"), ("high", "angle_high")):
-        np.testing.assert_allclose([float(row[column]) for row in angle], interval[name].sel(token=0), **FLOAT64)
-    phases = depthflow.phases(traj)
-    similarity = [
-        float(row["value"])
-        for row in table(page, "phases.csv")
-        if (row["of"], row["variable"]) == ("trajectory", "similarity")
-    ]
-    np.testing.assert_allclose(similarity, phases.similarity.values.ravel(), **FLOAT64)
-    basins = depthflow.basins(traj)
-    assert [int(row["basin"]) for row in table(page, "samples.csv")] == basins.basin.values.tolist()
+    by_class, agreement = (
+        base64.b64decode(image["src"].partition(",")[2]).decode()
+        for image in page.all("img")
+        if image["alt"].startswith(("Final directions on the sphere, by class", "Agreement"))
+    )
+    assert all(f">{label}</text>" in by_class for label in labels)
+    assert "</text>" not in agreement, "letters that the font has are drawn"
+    assert not [one for one in recwarn if "Glyph" in str(one.message)]
 
 
-def test_a_store_gives_the_numbers_of_memory(tmp_path):
-    traj = directed()
-    depthflow.save_trajectory(traj, tmp_path / "t.zarr")
-    pages = [
-        read(depthflow.report(one, path=tmp_path / f"{place}.html", measures=["convergence"], progress=False))
-        for place, one in enumerate((traj, tmp_path / "t.zarr", depthflow.open_trajectory(tmp_path / "t.zarr")))
-    ]
-    for page in pages[1:]:
-        assert table(page, "convergence.csv") == table(pages[0], "convergence.csv")
-        assert page.view == pages[0].view
-    assert "store t.zarr" in pages[1].text
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.html", "1.html", "2.html", "t.zarr"]
+def test_letters_are_of_one_size_in_all_pictures(model_page):
+    for image in model_page.all("img")[:-1]:
+        file = base64.b64decode(image["src"].partition(",")[2]).decode()
+        points = float(file.partition('width="')[2].partition("pt")[0])
+        assert int(image["width"]) == pytest.approx(points * 96 / 72, abs=0.5)
 
 
 def test_a_trajectory_stands_beside_the_null_that_is_given(tmp_path):
@@ -315,41 +238,6 @@ def test_batches_of_a_loader_are_what_an_array_is(tmp_path):
         assert float(one["value"] or 0) == pytest.approx(float(other["value"] or 0), abs=1e-4)
 
 
-def test_the_axes_and_what_they_hold():
-    traj = directed()
-    view = directions.views(traj, ["cls"], np.arange(12))[0]
-    final = traj.sel(token=0).isel(depth=-1).values
-    units = final / np.linalg.norm(final, axis=1, keepdims=True)
-    values = np.linalg.eigvalsh(units.T @ units)[::-1]
-    assert view.kept[-1] == pytest.approx(values[:3].sum() / 12)
-    lengths = np.linalg.norm(view.points / directions.WHOLE, axis=1)
-    assert np.abs(lengths - 1).max() * directions.WHOLE < 1
-
-
-def test_ten_thousand_samples_stay_small(tmp_path):
-    rng = np.random.default_rng(0)
-    samples = 10_000
-    label = np.arange(samples) % 10
-    grown = np.linspace(0, 1, 13)[:, None, None] * 3 * rng.normal(size=(10, 5))[label][:, None, None]
-    states = (grown + rng.normal(size=(samples, 13, 2, 5))).astype(np.float32)
-    traj = depthflow.trajectory(states, token_type=["cls", "patch"], label=label)
-    images = rng.random((samples, 3, 16, 16)).astype(np.float32)
-    path = depthflow.report(traj, images, path=tmp_path / "r.html", measures=["convergence"], progress=False)
-    assert path.stat().st_size < 15_000_000
-    view = read(path).view
-    assert len(view["ids"]) == samples
-    assert len(base64.b64decode(view["cases"][0]["views"][1]["points"])) == 2 * samples * 13 * 3
-
-
-def test_more_samples_than_there_is_room_for_are_thinned_evenly():
-    traj = depthflow.trajectory(np.ones((1, 13, 1, 2), dtype=np.float32))
-    many = traj.isel(sample=np.zeros(50_000, dtype=int))
-    shown = directions.shown_samples(many, 2)
-    assert len(shown) == directions.MOST_SAMPLES
-    assert (shown[0], shown[-1]) == (0, 49_999)
-    assert set(np.diff(shown)) <= {4, 5, 6}
-
-
 @pytest.mark.parametrize(
     ("arguments", "more", "error", "message"),
     [
@@ -389,8 +277,28 @@ def test_nothing_is_overwritten(tmp_path):
     with pytest.raises(StoreError, match="exists already and is not overwritten"):
         depthflow.report(directed(), path=path, progress=False)
     assert path.read_text() == "mine"
-    with pytest.raises(StoreError, match="there is no folder"):
-        depthflow.report(directed(), path=tmp_path / "absent" / "r.html", progress=False)
+    link = tmp_path / "link.html"
+    link.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StoreError, match="exists already"):
+        depthflow.report(directed(), path=link, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("absent/r.html", "there is no folder"), (f"{'r' * 245}.html", "cannot be written"), ("r" * 300, "cannot be")],
+)
+def test_where_nothing_can_be_written_nothing_is_measured(tmp_path, monkeypatch, name, message):
+    monkeypatch.setattr(measured, "measure", pytest.fail)
+    with pytest.raises(StoreError, match=message):
+        depthflow.report(directed(), path=tmp_path / name, progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_report_left_is_removed_by_the_next(tmp_path):
+    left = tmp_path / ".r.html.unfinished"
+    (left / "convergence.zarr").mkdir(parents=True)
+    path = depthflow.report(directed(), path=tmp_path / "r.html", measures=["convergence"], progress=False)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_an_error_leaves_no_file(tmp_path, monkeypatch):

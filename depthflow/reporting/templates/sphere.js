@@ -24,6 +24,14 @@
     return new Kind(bytes.buffer);
   }
 
+  // plotly.js lies in the page compressed.
+  async function load(packed) {
+    const stream = new Blob([decoded(packed.textContent, Uint8Array)]).stream().pipeThrough(new DecompressionStream("deflate"));
+    const script = document.createElement("script");
+    script.textContent = await new Response(stream).text();
+    packed.replaceWith(script);
+  }
+
   for (const shown of data.cases) {
     for (const view of shown.views) view.points = decoded(view.points, Int16Array);
     if (shown.basins) shown.basins.of = decoded(shown.basins.of, Uint16Array);
@@ -92,8 +100,8 @@
   }
 
   function details(sample) {
-    const lines = [`sample ${data.positions[sample]}`];
-    if (data.ids[sample] !== String(data.positions[sample])) lines.push(data.ids[sample]);
+    const lines = [`sample number ${data.positions[sample]}`];
+    if (data.ids[sample] !== String(data.positions[sample])) lines.push(`named ${data.ids[sample]}`);
     const named = (all) => `${all.noun} ${all.exact ? all.exact[sample] : all.names[all.of[sample]]}`;
     if (data.classes) lines.push(named(data.classes));
     if (data.cases[state.shown].basins) lines.push(named(data.cases[state.shown].basins));
@@ -265,7 +273,8 @@
   }
 
   async function begin() {
-    if (!webgl()) return;
+    if (!webgl()) throw new Error("WebGL is not available.");
+    await load(find("plotly"));
     find("stage").hidden = false;
     const [fx, fy, fz] = frame(), [x, y, z] = axes(Number(slider.value));
     const hidden = { visible: false, range: [-1.05, 1.05] };
@@ -293,7 +302,9 @@
     listen();
   }
 
+  find("no-webgl").hidden = true;
   begin().catch((error) => {
+    find("no-webgl").hidden = false;
     find("stage").hidden = true;
     find("controls").hidden = true;
     find("still").hidden = false;
