@@ -88,7 +88,7 @@ def analyze(
     Raises
     ------
     ParameterError
-        If a measure is not known, or needs a model, or another measure that was not chosen.
+        As :func:`known_measures`.
     TrajectoryError
         What the measures raise; before anything is measured, if a measure of blocks lacks consecutive depths.
     StoreError
@@ -96,9 +96,7 @@ def analyze(
     """
     from tqdm import tqdm
 
-    known = {**MEASURES, **(INTERVENTIONS if subject is not None and null_subject is not None else {})}
-    chosen = list(known) if measures is None else [name for name in known if name in measures]
-    _require_known(measures or [], known)
+    chosen = known_measures(measures, "analyze", model=subject is not None and null_subject is not None)
     null = random_directions(traj, seed=seed) if null is None else null
     if not OF_BLOCKS.isdisjoint(chosen):
         for one in (traj, null):
@@ -123,7 +121,7 @@ def analyze(
                 _measure_parts(case, each, new, group, bar)
             for name in left:
                 bar.set_description(name + whose)
-                result = known[name](replace(case, traj=watched(case.traj, bar))).compute()
+                result = {**MEASURES, **INTERVENTIONS}[name](replace(case, traj=watched(case.traj, bar))).compute()
                 bar.set_postfix_str("")
                 bar.update()
                 case.found[name] = result
@@ -151,41 +149,32 @@ def _measure_parts(case: Case, names: Sequence[str], new: NewResults, group: str
         one.close()
 
 
-def analyze_beside_twin(
-    subject: Subject, twin: Subject, *, measures: Sequence[str] | None = None, seed: int = 0, progress: bool = True
-) -> Analysis:
-    """Return every measure of a model, of its states and of itself, and the same of its untrained twin.
+def known_measures(measures: Sequence[str] | None, caller: str, *, model: bool = True) -> list[str]:
+    """Return the measures to take, all by default, in the order in which they are taken.
 
     Raises
     ------
     ParameterError
-        As :func:`analyze`, before anything is recorded.
+        If there is none, one is not known, needs a ``model`` where there is none, or is made from another that was not
+        chosen.
     """
-    _require_known(measures or [], {**MEASURES, **INTERVENTIONS})
-    traj, null = (one.record(progress=progress) for one in (subject, twin))
-    return analyze(
-        traj,
-        measures=measures,
-        subject=subject,
-        null=null,
-        null_subject=twin,
-        null_name=TWIN,
-        seed=seed,
-        progress=progress,
-    )
-
-
-def _require_known(measures: Sequence[str], known: Mapping[str, object]) -> None:
-    for name in measures:
-        if name in INTERVENTIONS and name not in known:
+    everything = [*MEASURES, *INTERVENTIONS]
+    if measures is None:
+        return everything if model else [*MEASURES]
+    chosen = [measures] if isinstance(measures, str) else list(measures)
+    if not chosen:
+        raise ParameterError(f"{caller} needs at least one of the measures {', '.join(everything)}; got none.")
+    for name in chosen:
+        if name not in everything:
+            raise ParameterError(f"{caller} knows the measures {', '.join(everything)}; got {name!r}.")
+        if name in INTERVENTIONS and not model:
             raise ParameterError(
-                f"{name} needs the model itself, not its states alone: depthflow analyze MODEL IMAGES -o RESULTS."
+                f"{name} needs the model itself, not its states alone: depthflow {caller} MODEL IMAGES -o RESULTS."
             )
-        if name not in known:
-            raise ParameterError(f"analyze knows the measures {', '.join([*MEASURES, *INTERVENTIONS])}; got {name!r}.")
-        lacking = [other for other in AFTER.get(name, ()) if other not in measures]
+        lacking = [other for other in AFTER.get(name, ()) if other not in chosen]
         if lacking:
             raise ParameterError(f"{name} is made from {' and '.join(AFTER[name])}; choose {lacking[0]} too.")
+    return [name for name in everything if name in chosen]
 
 
 def save(analysis: Analysis, path: Path) -> None:

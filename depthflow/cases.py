@@ -55,8 +55,8 @@ class Subject:
         What was recorded.
     inputs : optional
         All samples, in any form that :func:`depthflow.record` takes; gone through several times.
-    labels : array-like, optional
-        One class a sample.
+    labels, sample_ids : array-like, optional
+        One class and one name a sample.
     blocks, device : optional
         As for :func:`depthflow.record`.
     """
@@ -64,6 +64,7 @@ class Subject:
     model: nn.Module
     inputs: Any
     labels: Sequence[Any] | np.ndarray | None = None
+    sample_ids: Sequence[Any] | np.ndarray | None = None
     blocks: str | None = None
     device: str | None = None
 
@@ -75,6 +76,7 @@ class Subject:
             self.model,
             self.inputs,
             labels=self.labels,
+            sample_ids=self.sample_ids,
             batch_size=BATCH,
             blocks=self.blocks,
             device=self.device,

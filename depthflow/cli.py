@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from depthflow.errors import DepthflowError, ParameterError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from depthflow.reporting.sources import Sources
 
 app = typer.Typer(
     name="depthflow",
@@ -117,36 +122,25 @@ def analyze(
     Of a store the states are measured. A model is recorded into memory and measured, pushed, linearised and run with
     its blocks swapped, all beside its untrained twin.
     """
-    from depthflow import analysis
+    from depthflow.analysis import known_measures
     from depthflow.output import RESULTS, claim, write
-    from depthflow.store import open_trajectory
 
-    chosen = _names(measures)
-    if images is None:
-        traj = open_trajectory(source)
-        claim(output)
-        found = analysis.analyze(
-            traj,
-            measures=chosen,
-            null=None if null is None else open_trajectory(null),
-            null_name=analysis.NULL_BY_CHANCE if null is None else null.name,
-            store=output / RESULTS,
-            seed=seed,
-            progress=not quiet,
-        )
-    else:
-        from depthflow.cases import Subject
-        from depthflow.sources import load_images, load_model
-
-        _refuse_null(null)
-        subjects = []
-        for untrained, chance in ((random_weights, seed), (True, seed + 1)):
-            loaded = load_model(source, random_weights=untrained, seed=chance)
-            given = load_images(images, loaded, labels_from_folders=labels_from_folders, batch_size=batch_size)
-            subjects.append(Subject(loaded.model, given.batches, given.labels, blocks, device))
-        claim(output)
-        found = analysis.analyze_beside_twin(*subjects, measures=chosen, seed=seed, progress=not quiet)
-    typer.echo(write(found, output))
+    chosen = known_measures(_names(measures), "analyze", model=images is not None)
+    sources = _sources(
+        source,
+        images,
+        null,
+        labels_from_folders=labels_from_folders,
+        batch_size=batch_size,
+        device=device,
+        blocks=blocks,
+        random_weights=random_weights,
+        seed=seed,
+        progress=not quiet,
+        ready=lambda: claim(output),
+    )
+    store = output / RESULTS if images is None else None
+    typer.echo(write(sources.analyze(measures=chosen, store=store, seed=seed, progress=not quiet), output))
 
 
 @app.command()
@@ -208,36 +202,28 @@ def report(
     quiet: Quiet = False,
 ) -> None:
     """Measure as analyze does, and write one HTML file with the answers, pictures, numbers and a view of the sphere."""
+    from depthflow.analysis import known_measures
     from depthflow.reporting.build import require_free, write
-    from depthflow.reporting.measured import require_known
-    from depthflow.reporting.sources import of_model, of_trajectory
 
-    require_free(output)
-    chosen = require_known(_names(measures))
-    batches: Any = None
-    if images is None:
-        sources = of_trajectory(source, null, labels=None, sample_ids=None, seed=seed)
-    else:
-        from depthflow.analysis import TWIN
-        from depthflow.sources import load_images, load_model
-
-        _refuse_null(null)
-        loaded = load_model(source, random_weights=random_weights, seed=seed)
-        given = load_images(images, loaded, labels_from_folders=labels_from_folders, batch_size=batch_size)
-        batches, title = given.batches, title or f"{source} on {images}"
-        sources = of_model(
-            loaded.model,
-            batches,
-            load_model(source, random_weights=True, seed=seed + 1).model,
-            null_name=TWIN,
-            labels=given.labels,
-            sample_ids=given.names,
-            blocks=blocks,
-            device=device,
-            seed=seed,
-            progress=not quiet,
-        )
-    write(sources, output, images=batches, measures=chosen, title=title, seed=seed, progress=not quiet)
+    chosen = known_measures(_names(measures), "report")
+    sources = _sources(
+        source,
+        images,
+        null,
+        labels_from_folders=labels_from_folders,
+        batch_size=batch_size,
+        device=device,
+        blocks=blocks,
+        random_weights=random_weights,
+        seed=seed,
+        progress=not quiet,
+        ready=lambda: require_free(output),
+    )
+    subject = sources.case.subject
+    if subject is not None:
+        title = title or f"{source} on {images}"
+    shown = None if subject is None else subject.inputs
+    write(sources, output, images=shown, measures=chosen, title=title, seed=seed, progress=not quiet)
     typer.echo(f"Written to {output} ({output.stat().st_size / 1e6:.1f} MB)")
 
 
@@ -253,9 +239,48 @@ def _names(measures: str | None) -> list[str] | None:
     return None if measures is None else [name.strip() for name in measures.split(",")]
 
 
-def _refuse_null(null: Path | None) -> None:
+def _sources(
+    source: str,
+    images: str | None,
+    null: Path | None,
+    *,
+    labels_from_folders: bool,
+    batch_size: int,
+    device: str | None,
+    blocks: str | None,
+    random_weights: bool,
+    seed: int,
+    progress: bool,
+    ready: Callable[[], None],
+) -> Sources:
+    """Open a store, or load a model and its untrained twin, see that there is room for what comes of it, and record."""
+    from depthflow.reporting.sources import of_model, of_trajectory
+
+    if images is None:
+        sources = of_trajectory(source, null, labels=None, sample_ids=None, seed=seed)
+        ready()
+        return sources
+    from depthflow.analysis import TWIN
+    from depthflow.sources import load_images, load_model
+
     if null is not None:
         raise ParameterError("--null is the null of a store; a model is measured beside its own untrained twin.")
+    loaded = load_model(source, random_weights=random_weights, seed=seed)
+    given = load_images(images, loaded, labels_from_folders=labels_from_folders, batch_size=batch_size)
+    twin = load_model(source, random_weights=True, seed=seed + 1).model
+    ready()
+    return of_model(
+        loaded.model,
+        given.batches,
+        twin,
+        null_name=TWIN,
+        labels=given.labels,
+        sample_ids=given.names,
+        blocks=blocks,
+        device=device,
+        seed=seed,
+        progress=progress,
+    )
 
 
 def _integers(text: str, option: str) -> list[int]:

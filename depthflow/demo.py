@@ -5,16 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from depthflow import analysis, fitting
-from depthflow.cases import Subject
+from depthflow import fitting
+from depthflow.analysis import TWIN
 from depthflow.datasets import digits, digits_surrogate, digits_vit
 from depthflow.output import claim, write
+from depthflow.reporting.measured import Measured
+from depthflow.reporting.page import render
+from depthflow.reporting.sources import of_model
 from depthflow.surrogate.score import score_surrogate
 
 if TYPE_CHECKING:
     from torch import nn
 
     from depthflow.datasets import Digits
+
+
+REPORT, TITLE = "report.html", "The bundled model on digits"
 
 
 def demo(folder: str | Path = "depthflow-demo", *, progress: bool = True) -> str:
@@ -28,25 +34,29 @@ def demo(folder: str | Path = "depthflow-demo", *, progress: bool = True) -> str
     folder = Path(folder)
     claim(folder)
     data = digits("test")
-    subject, twin = (Subject(model, data.images, data.labels) for model in (digits_vit(), digits_vit(trained=False)))
-    found = analysis.analyze_beside_twin(subject, twin, progress=progress)
+    model, twin = digits_vit(), digits_vit(trained=False)
+    sources = of_model(model, data.images, twin, null_name=TWIN, labels=data.labels, progress=progress)
+    found = sources.analyze(progress=progress)
     convergence = found.results["convergence"]
     opening = (
         f"A {convergence.sizes['block']}-block vision transformer on {convergence.sizes['sample']} handwritten digits "
-        f"that it never saw in training; it classifies {accuracy(subject.model, data):.1%} of them rightly."
+        f"that it never saw in training; it classifies {accuracy(model, data):.1%} of them rightly."
     )
     train, surrogate = digits("train"), digits_surrogate()
     scores = score_surrogate(
         surrogate,
-        subject.model,
+        model,
         data.images,
         labels=data.labels,
         train_inputs=train.images,
         train_labels=train.labels,
         progress=progress,
     )
-    redone = fitting.write(surrogate, subject.model, data.images, scores, folder)
-    return f"{opening}\n\n{write(found, folder, opening, redone)}"
+    redone = fitting.write(surrogate, model, data.images, scores, folder)
+    page = render(sources, Measured(found, {}), images=data.images, title=TITLE, seed=0)
+    (folder / REPORT).write_text(page, encoding="utf-8")
+    written = write(found, folder, opening, redone)
+    return f"{opening}\n\n{written}\nOpen {folder / REPORT} in a browser: all of it, and the paths on the sphere."
 
 
 def accuracy(model: nn.Module, data: Digits) -> float:

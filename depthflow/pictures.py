@@ -164,6 +164,9 @@ PANELS: Mapping[str, list[Panel]] = {
             "Angle between the pushed and the unpushed path, by depth", partial(_curve, plot.perturb, variable="angle")
         ),
     ],
+    "basin_stability": [
+        Panel("Share of pushed paths that end in their basin, by basin", partial(_curve, plot.basin_stability)),
+    ],
     "jacobian": [
         Panel("Largest growth of a small change, by block", partial(_curve, plot.jacobian, variable="singular_value")),
         Panel("Root-mean-square growth over directions, by block", partial(_curve, plot.jacobian, variable="rms_gain")),

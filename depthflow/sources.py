@@ -130,8 +130,13 @@ def load_images(
             f"{folder} holds images outside class sub-folders, first {loose[0]}, so labels cannot be taken from "
             "folders. Move them, or leave --labels-from-folders out."
         )
-    labels = [path.parts[0] for path in relative] if labels_from_folders else None
-    return LoadedImages(_loader(paths, loaded, batch_size), labels, [path.as_posix() for path in relative])
+    labels = [_readable(path.parts[0]) for path in relative] if labels_from_folders else None
+    return LoadedImages(_loader(paths, loaded, batch_size), labels, [_readable(path.as_posix()) for path in relative])
+
+
+def _readable(name: str) -> str:
+    """Return a file's name as text: bytes of it that are no UTF-8 are escaped."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 class _Pictures(Dataset):
@@ -151,9 +156,18 @@ class _Pictures(Dataset):
             return self.prepare(picture)
         try:
             with Image.open(picture) as opened:
-                return self.prepare(opened.convert("RGB"))
+                return self.prepare(_eight_bits(opened).convert("RGB"))
         except (UnidentifiedImageError, OSError) as error:
             raise ParameterError(f"{picture} cannot be read as an image: {error}. Remove or repair it.") from error
+
+
+def _eight_bits(picture: Image) -> Image:
+    """Return a picture of 16-bit greys in 8 bits, to which PIL's own conversion would clip it."""
+    from PIL import Image
+
+    if picture.mode != "I" and not picture.mode.startswith("I;16"):
+        return picture
+    return Image.fromarray(np.round(np.asarray(picture) / 257).astype(np.uint8))
 
 
 def _loader(pictures: list[Any], loaded: LoadedModel, batch_size: int) -> DataLoader:

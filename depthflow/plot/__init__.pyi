@@ -1,4 +1,5 @@
 from ._agreement import agreement as agreement
+from ._basin_stability import basin_stability as basin_stability
 from ._basins import basins as basins
 from ._coherence import coherence as coherence
 from ._convergence import convergence as convergence

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from depthflow.analysis import known_measures
 from depthflow.errors import ParameterError, StoreError
 from depthflow.reporting import measured, page
 from depthflow.reporting.sources import of_model, of_trajectory, require_ordered
@@ -107,7 +108,7 @@ def report(
     report.html <!DOCTYPE html>
     """
     require_free(Path(path))
-    chosen = measured.require_known(measures)
+    chosen = known_measures(measures, "report")
     if isinstance(model_or_traj, nn.Module):
         if inputs is None:
             raise ParameterError("report needs the model's inputs: report(model, inputs, path=…).")
@@ -145,18 +146,7 @@ def write(
 ) -> Path:
     """Measure the sources and write the page to ``path``, where it appears only once it is complete."""
     with _unfinished(path) as folder:
-        found = measured.measure(
-            sources.case.traj,
-            measures,
-            folder=folder,
-            null_name=sources.null_name,
-            without_model=sources.without_model,
-            subject=sources.case.subject,
-            null=sources.null.traj,
-            null_subject=sources.null.subject,
-            seed=seed,
-            progress=progress,
-        )
+        found = measured.measure(sources, measures, folder=folder, seed=seed, progress=progress)
         hidden = folder / path.name
         hidden.write_text(page.render(sources, found, images=images, title=title, seed=seed), encoding="utf-8")
         _require_nothing(path)

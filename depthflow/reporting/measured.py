@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from depthflow.analysis import Analysis, analyze
-from depthflow.cases import AFTER, EACH, INTERVENTIONS, MEASURES
+from depthflow.analysis import Analysis
+from depthflow.cases import AFTER, EACH, INTERVENTIONS
 from depthflow.errors import DepthflowError, ParameterError
 
 if TYPE_CHECKING:
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import xarray as xr
+
+    from depthflow.reporting.sources import Sources
 
 TOGETHER = (tuple(EACH), ("phases", "swap_blocks"), ("basins", "perturb", "basin_stability"), ("dmd",), ("jacobian",))
 """Measures that share a reading of the states, or of which one is made from another."""
@@ -25,34 +27,11 @@ class Measured(NamedTuple):
     left_out: Mapping[str, str]
 
 
-def require_known(measures: Sequence[str] | None) -> list[str]:
-    """Return the measures to take, all by default.
+def measure(sources: Sources, measures: Sequence[str], *, folder: Path, seed: int, progress: bool) -> Measured:
+    """Return the results of ``measures`` of the sources, as :func:`depthflow.analysis.analyze` does.
 
-    Raises
-    ------
-    ParameterError
-        If one is not known.
-    """
-    known = [*MEASURES, *INTERVENTIONS]
-    if measures is None:
-        return known
-    chosen = [measures] if isinstance(measures, str) else list(measures)
-    unknown = [name for name in chosen if name not in known]
-    if unknown or not chosen:
-        raise ParameterError(
-            f"report knows the measures {', '.join(known)}; got {unknown[0] if unknown else chosen!r}."
-        )
-    return [name for name in known if name in chosen]
-
-
-def measure(
-    traj: xr.DataArray, measures: Sequence[str], *, folder: Path, null_name: str, without_model: str, **given: Any
-) -> Measured:
-    """Return the results of ``measures`` of a trajectory and of its null, as :func:`depthflow.analysis.analyze` does.
-
-    A measure that refuses the trajectory is left out with its own words; one that needs the model, with
-    ``without_model`` where there is none of the null. Of a dask-backed trajectory the results are written into
-    ``folder``.
+    A measure that refuses the trajectory is left out with its own words; one that needs the model, with those of the
+    sources where there is none of the null. Of a dask-backed trajectory the results are written into ``folder``.
 
     Raises
     ------
@@ -62,17 +41,18 @@ def measure(
     results: dict[str, xr.Dataset] = {}
     null: dict[str, xr.Dataset] = {}
     left_out: dict[str, str] = {}
-    fault: DepthflowError = ParameterError(f"report: nothing that was asked for can be measured: {without_model}")
-    if given.get("null_subject") is None:
-        left_out = {name: without_model for name in measures if name in INTERVENTIONS}
+    why = sources.without_model
+    fault: DepthflowError = ParameterError(f"report: nothing that was asked for can be measured: {why}")
+    if sources.null.subject is None:
+        left_out = {name: why for name in measures if name in INTERVENTIONS}
     waiting = [tuple(name for name in unit if name in measures and name not in left_out) for unit in TOGETHER]
     while waiting:
         unit = waiting.pop(0)
         if not unit:
             continue
-        store = None if traj.chunks is None else folder / f"{'-'.join(unit)}.zarr"
+        store = None if sources.case.traj.chunks is None else folder / f"{'-'.join(unit)}.zarr"
         try:
-            found = analyze(traj, measures=unit, null_name=null_name, store=store, **given)
+            found = sources.analyze(measures=unit, store=store, seed=seed, progress=progress)
         except DepthflowError as error:
             if len(unit) > 1:
                 waiting[:0] = [(name,) for name in unit]
@@ -85,4 +65,4 @@ def measure(
         null |= found.null
     if not results:
         raise fault
-    return Measured(Analysis(results, null, null_name), left_out)
+    return Measured(Analysis(results, null, sources.null_name), left_out)

@@ -43,8 +43,9 @@ READINGS: Mapping[str, str] = {
         "drawn for blocks that do not answer to the push, is a return."
     ),
     "basin_stability": (
-        "The share of pushed paths that end in the basin of their own unpushed path, with Wilson intervals for each "
-        "basin in the numbers below. A basin with few samples has a wide interval, whatever its share."
+        "The share of pushed paths that end in the basin of their own unpushed path, with Wilson's interval, wide for "
+        "a basin of few samples. The bar across is the share if no later block answered to the push; only above it "
+        "does anything pull paths back. The null's basins are its own, and share no more than numbers with the others."
     ),
     "jacobian": (
         "Above the dotted line at 1 a small change of direction grows, below it shrinks. A map may shrink changes in "

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
 
-from depthflow.analysis import NULL_BY_CHANCE, TWIN
-from depthflow.cases import BATCH, Subject
+from depthflow.analysis import NULL_BY_CHANCE, TWIN, analyze
+from depthflow.cases import Subject
 from depthflow.errors import ParameterError
 from depthflow.models.detect import adapt
 from depthflow.models.rebuild import BUILDERS, installed, rebuildable
 from depthflow.recording.feed import Feed
-from depthflow.recording.forward import record
 from depthflow.recording.inputs import id_array, label_array
 from depthflow.recording.mode import prepared, undisturbed
 from depthflow.resample import random_directions
@@ -23,6 +23,8 @@ from depthflow.store import open_trajectory
 
 if TYPE_CHECKING:
     import xarray as xr
+
+    from depthflow.analysis import Analysis
 
 NEEDS_MODEL = "It needs the model itself, not its states alone: report(model, inputs)."
 REMEDY = "Give an array, a dict of arrays, a list of batches, or a DataLoader that does not shuffle."
@@ -47,6 +49,17 @@ class Sources(NamedTuple):
     null: Source
     null_name: str
     without_model: str = ""
+
+    def analyze(self, **how: Any) -> Analysis:
+        """Return measures of the case and of its null, as :func:`depthflow.analysis.analyze` does."""
+        return analyze(
+            self.case.traj,
+            subject=self.case.subject,
+            null=self.null.traj,
+            null_subject=self.null.subject,
+            null_name=self.null_name,
+            **how,
+        )
 
 
 def require_repeatable(inputs: Any) -> None:
@@ -116,40 +129,27 @@ def of_trajectory(given: Any, null: Any, *, labels: Any, sample_ids: Any, seed: 
 def of_model(
     model: nn.Module,
     inputs: Any,
-    null: Any,
+    null: Any = None,
     *,
     null_name: str = "null",
-    labels: Any,
-    sample_ids: Any,
-    blocks: Any,
-    device: str | None,
-    seed: int,
-    progress: bool,
+    labels: Any = None,
+    sample_ids: Any = None,
+    blocks: str | None = None,
+    device: str | None = None,
+    seed: int = 0,
+    progress: bool = True,
 ) -> Sources:
     """Record a model beside ``null``, its untrained twin, or, where none can be built, random directions."""
     require_repeatable(inputs)
     labels = None if labels is None else label_array(labels)
-    subject = Subject(model, inputs, labels, blocks, device)
+    subject = Subject(model, inputs, labels, sample_ids, blocks, device)
     twin = untrained_twin(subject, seed + 1) if null is None else null
-    case = Source(_recorded(subject, sample_ids, progress), subject)
+    case = Source(subject.record(progress=progress), subject)
     if isinstance(twin, nn.Module):
-        other = Subject(twin, inputs, labels, blocks, device)
-        return Sources(case, Source(_recorded(other, sample_ids, progress), other), TWIN if null is None else null_name)
+        other = replace(subject, model=twin)
+        return Sources(case, Source(other.record(progress=progress), other), TWIN if null is None else null_name)
     untrained, name = _null_of_states(case.traj, null, labels, sample_ids, seed)
     return Sources(case, untrained, name, NEEDS_TWIN)
-
-
-def _recorded(subject: Subject, sample_ids: Any, progress: bool) -> xr.DataArray:
-    return record(
-        subject.model,
-        subject.inputs,
-        labels=subject.labels,
-        sample_ids=sample_ids,
-        batch_size=BATCH,
-        blocks=subject.blocks,
-        device=subject.device,
-        progress=progress,
-    )
 
 
 def _null_of_states(traj: xr.DataArray, null: Any, labels: Any, sample_ids: Any, seed: int) -> tuple[Source, str]:

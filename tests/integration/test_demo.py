@@ -8,17 +8,16 @@ from depthflow.demo import demo
 from depthflow.schema import VARIABLES, VARIABLES_OF
 
 PICTURES = {"convergence", "coherence", "update_spectra", "phases", "basins", "dmd"}
-PICTURES |= {"perturb", "jacobian", "swap_blocks"}
-MEASURES = PICTURES | {"basin_stability"}
+PICTURES |= {"perturb", "basin_stability", "jacobian", "swap_blocks"}
 
 
 def test_demo(tmp_path):
     text = " ".join(demo(tmp_path / "out", progress=False).split())
     names = {path.name for path in (tmp_path / "out").iterdir()}
     pictures = {f"{measure}.png" for measure in PICTURES | {"surrogate"}}
-    assert names == {"results.zarr", "scores.zarr", "summary.txt"} | pictures
+    assert names == {"report.html", "results.zarr", "scores.zarr", "summary.txt"} | pictures
     tree = xr.open_datatree(tmp_path / "out" / "results.zarr", engine="zarr", consolidated=False)
-    assert set(tree["results"].children) == set(tree["null"].children) == MEASURES
+    assert set(tree["results"].children) == set(tree["null"].children) == PICTURES
     for group in ("results", "null"):
         for measure, result in tree[group].children.items():
             meanings = {**VARIABLES, **VARIABLES_OF.get(measure, {})}
@@ -37,4 +36,4 @@ def test_demo(tmp_path):
     scores = xr.open_zarr(tmp_path / "out" / "scores.zarr", consolidated=False)
     assert f"ε = {float(scores.epsilon):.2f}" in text
     assert f"{float(scores.surrogate_accuracy):.1%} of the images are classified rightly" in text
-    assert text.count("· untrained twin:") >= len(MEASURES)
+    assert text.count("· untrained twin:") >= len(PICTURES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -55,6 +56,23 @@ def test_folder_is_read_in_sorted_order_with_labels(photos) -> None:
     assert found.labels == ["a", "a", "a", "b", "b"]
     assert [tuple(batch.shape) for batch in found.batches] == [(2, 1, 8, 8), (2, 1, 8, 8), (1, 1, 8, 8)]
     assert load_images(photos, load_model("digits")).labels is None
+
+
+def test_greys_of_sixteen_bits_are_not_clipped(tmp_path) -> None:
+    grey = np.linspace(0, 65535, 64).reshape(8, 8)
+    Image.fromarray(grey.astype(np.uint16)).save(tmp_path / "sixteen.png")
+    Image.fromarray(grey.astype(np.int32)).save(tmp_path / "wide.tiff")
+    Image.fromarray(np.round(grey / 257).astype(np.uint8)).save(tmp_path / "eight.png")
+    (found,) = load_images(tmp_path, load_model("digits")).batches
+    assert torch.equal(found[1], found[0])
+    assert torch.equal(found[2], found[0])
+    assert 0.4 < float(found[0].mean()) < 0.6
+
+
+def test_names_of_files_that_are_no_text_are_escaped(tmp_path) -> None:
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/\xff \xc3\xa4.png")
+    Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save(path)
+    assert load_images(tmp_path, load_model("digits")).names == ["\\xff ä.png"]
 
 
 def test_digits_and_their_untrained_twin() -> None:
