@@ -66,8 +66,8 @@ def _shown(values: xr.DataArray, digits: int = 2) -> str:
     if np.isnan(mean):
         return "undefined"
     if np.size(per_sample) < 2:
-        return f"{mean:.{digits}f}"
-    return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+        return f"{mean:z.{digits}f}"
+    return f"{mean:z.{digits}f} [{low:z.{digits}f}, {high:z.{digits}f}]"
 
 
 def _by_type(result: xr.Dataset) -> list[tuple[str, xr.Dataset]]:
@@ -147,7 +147,7 @@ def _basins(result: xr.Dataset) -> list[str]:
         lines.append(
             f"agreement with the classes at depths {', '.join(str(depth[index]) for index in shown)}: "
             f"ari {', '.join(_ari(result, index) for index in shown)}; "
-            f"nmi {', '.join(f'{float(result.nmi[index]):.2f}' for index in shown)}"
+            f"nmi {', '.join(f'{float(result.nmi[index]):z.2f}' for index in shown)}"
         )
     return lines
 
@@ -165,7 +165,7 @@ def _ari(result: xr.Dataset, index: int) -> str:
     left = np.array([adjusted_rand_score(label[group != out], basin[group != out]) for out in range(groups)])
     margin = NORMAL_QUANTILE * np.sqrt((groups - 1) * left.var())
     estimate = float(result.ari[index])
-    return f"{estimate:.2f} [{estimate - margin:.2f}, {min(estimate + margin, 1.0):.2f}]"
+    return f"{estimate:z.2f} [{estimate - margin:z.2f}, {min(estimate + margin, 1.0):z.2f}]"
 
 
 def _dmd(result: xr.Dataset) -> list[str]:
@@ -253,7 +253,7 @@ def _counted(samples: int) -> str:
 
 def _with_interval(result: xr.Dataset, name: str) -> str:
     low, high = (float(result[f"{name}_{end}"]) for end in ("low", "high"))
-    return f"{float(result[name]):.3f} [{low:.3f}, {high:.3f}]"
+    return f"{float(result[name]):z.3f} [{low:z.3f}, {high:z.3f}]"
 
 
 QUESTIONS: Mapping[str, tuple[str, Callable[[xr.Dataset], list[str]]]] = {
