@@ -22,6 +22,8 @@ def returns(results: Results, kind: str, claim: str, why: str) -> Claim:
     theirs = [[one[kind][depth]["recovery"][0] for one in others] for depth in depths]
     shares = [trained[kind][depth]["stable_share"] for depth in depths]
     best = [max(one[kind][depth]["stable_share"] for one in others) for depth in depths]
+    beyond = [trained[kind][depth]["returned"] for depth in depths]
+    carried = [trained[kind][depth]["carried_share"] for depth in depths]
     return Claim(
         claim,
         "abstract (i)",
@@ -37,9 +39,17 @@ def returns(results: Results, kind: str, claim: str, why: str) -> Claim:
                 all(one[1] > max(other) for one, other in zip(mine, theirs, strict=True)),
             ),
             Condition(
+                f"it is beyond what longer states alone take back, by {', '.join(map(interval, beyond))}",
+                all(one[1] > 0 for one in beyond),
+            ),
+            Condition(
                 f"{', '.join(f'{share:.3f}' for share in shares)} of the pushed paths end in the basin of the "
                 f"unpushed one, more than in any twin ({', '.join(f'{share:.3f}' for share in best)} at most)",
                 all(share > other for share, other in zip(shares, best, strict=True)),
+            ),
+            Condition(
+                f"more, too, than if no block answered to the push ({', '.join(f'{share:.3f}' for share in carried)})",
+                all(share > other for share, other in zip(shares, carried, strict=True)),
             ),
         ),
         why,
@@ -106,10 +116,8 @@ def swaps(results: Results) -> Claim:
 def interventions(results: Results) -> list[Claim]:
     """Return every claim on interventions."""
     growing = (
-        "A growing state turns less, whatever it has learnt. Of a push at depth 4 longer states alone would take back "
-        "1 − ‖x₄‖/‖x₁₂‖ of the angle, 0.67 in the model and 0.42 in its first twin; measured are 0.65 and 0.35 "
-        "([perturb](measures/perturb.md#null)). So no return beyond growth is shown; and a push that is merely carried "
-        "along ends in its own basin, too ([directions, basins, attractors]"
+        "A growing state turns less, whatever it has learnt: a deviation that no block answers to loses the share "
+        "1 − ‖x_ℓ‖/‖x₁₂‖ of its angle, and mostly ends in its own basin, too ([directions, basins, attractors]"
         "(concepts/directions-and-attractors.md#push-and-push-harder))."
     )
     apart = "A trained model tells apart what a twin does not, and so takes up what its patches are pushed by."

@@ -13,9 +13,11 @@ from tutorials.replication import pictures
 from tutorials.replication.claims_interventions import interventions
 from tutorials.replication.claims_states import states
 from tutorials.replication.claims_surrogates import surrogates
+from tutorials.replication.claims_teachers import teachers
 from tutorials.replication.common import RESULTS
 from tutorials.replication.sections_dynamics import curves, linear_maps, pushes, similarity, swaps
-from tutorials.replication.sections_surrogates import ablation, partitions, recurrence, stochastic_depth
+from tutorials.replication.sections_surrogates import ablation, partitions, recurrence
+from tutorials.replication.sections_teachers import overfitting, stochastic_depth
 from tutorials.replication.verdicts import AGREES, DISAGREES, IN_PART, NOT_MEASURED
 
 if TYPE_CHECKING:
@@ -23,9 +25,13 @@ if TYPE_CHECKING:
 
     from tutorials.replication.verdicts import Claim
 
-SECTIONS = (stochastic_depth, similarity, recurrence, partitions, ablation, swaps, curves, pushes, linear_maps)
+SECTIONS = (
+    stochastic_depth, overfitting, similarity, recurrence, partitions, ablation, swaps, curves, pushes, linear_maps,
+)  # fmt: skip
 PAGE = Path("docs/replication.md")
-EXPERIMENTS = ("stochastic_depth", "recurrence", "partitions", "ablation", "swaps", "directions", "pushes")
+EXPERIMENTS = (
+    "stochastic_depth", "overfitting", "recurrence", "partitions", "ablation", "head", "swaps", "directions", "pushes",
+)  # fmt: skip
 HEAD = """\
 # Replication
 
@@ -36,7 +42,7 @@ the same architecture at random initialisation.
 
 Each claim is spelt out as conditions on measured numbers. A claim **agrees** if all of its conditions hold, **agrees
 in part** if some do, and **does not agree** if none does, also where the data leave the answer open; the rule
-decides, nobody else. Brackets hold the 95 % interval over resampled test images where they belong to one model, and
+decides. Brackets hold the 95 % interval over resampled test images where they belong to one model, and
 the least and greatest over seeds where they belong to several. Seeds are few, and each section says how many.
 
 **Limits.** One data set of 1,437 training and 360 test images of 8×8 pixels; twelve blocks of width 64 and 17 tokens;
@@ -71,7 +77,7 @@ def load(folder: Path = RESULTS) -> dict[str, dict[str, Any]]:
 
 def claims(results: Mapping[str, dict[str, Any]]) -> list[Claim]:
     """Return every claim; those not measured at the end."""
-    found = [*surrogates(results), *states(results), *interventions(results)]
+    found = [*surrogates(results), *teachers(results), *states(results), *interventions(results)]
     return sorted(found, key=lambda claim: claim.verdict == NOT_MEASURED)
 
 
@@ -100,7 +106,7 @@ def page(results: Mapping[str, dict[str, Any]]) -> str:
         [
             HEAD,
             "## Claim by claim\n",
-            "Of {} claims {} agree with what was measured, {} in part, {} do not, and {} were not measured. ✓ marks a "
+            "Of {} claims {} agree with what was measured, {} in part, and {} do not; not measured: {}. ✓ marks a "
             "condition that holds, ✗ one that does not.\n".format(len(found), *tally),
             "```{list-table}\n:header-rows: 1\n:widths: 24 17 46 13\n",
             "* - claim, and where it stands\n  - published\n  - measured here\n  - verdict",

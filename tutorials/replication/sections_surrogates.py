@@ -34,56 +34,6 @@ def seeds(results: Results, name: str) -> str:
     return f"{count} seed{'s' if count > 1 else ''}"
 
 
-def stochastic_depth(results: Results) -> list[str]:
-    """Return the section on teachers trained with more and less stochastic depth."""
-    found = results["stochastic_depth"]
-    settings, values = found["settings"], found["values"]
-
-    def cells(kind: str) -> list[str]:
-        teachers = values[kind]
-        likeness = [one["likeness"]["3"] for one in teachers]
-        return [
-            kind,
-            spread([one["accuracy"]["test"] for one in teachers]),
-            *(spread([one[name] for one in likeness]) for name in ("all", "within", "between", "contrast")),
-            *(spread(of([one["fits"][k] for one in teachers], "epsilon")) for k in ("2", "3")),
-        ]
-
-    def fits(kind: str) -> list[str]:
-        made = [kind]
-        for k in ("2", "3"):
-            some = [one["fits"][k] for one in values[kind]]
-            made += [spread(of(some, name)) for name in ("surrogate_accuracy", "least R²")]
-        return made
-
-    rates = [kind for kind in values if kind != "untrained"]
-    return [
-        "## Stochastic depth in the teacher's training\n",
-        f"Teachers of the bundled model's shape, trained for {settings['epochs']} epochs alike but for the rate at "
-        "which residual branches are dropped (Huang et al. 2016, arXiv:1603.09382), which rises linearly from 0 at "
-        f"the first block to the rate at the last; {seeds(results, 'stochastic_depth')} each, and as many untrained "
-        "models. Similarity is the mean cosine of the states after two blocks, over all pairs, and over those within "
-        f"and between the best three phases. Surrogates have {steps(settings['surrogate'])}.\n",
-        table(
-            ["rate", "accuracy", "similarity", "within", "between", "contrast", "ε, k = 2", "ε, k = 3"],
-            [cells(kind) for kind in values],
-        ),
-        "What surrogates keep:\n",
-        table(
-            ["rate", "accuracy, k = 2", "least R², k = 2", "accuracy, k = 3", "least R², k = 3"],
-            [fits(kind) for kind in [*rates, "untrained"]],
-        ),
-        picture(
-            "stochastic_depth",
-            "Similarity of blocks, contrast of phases and error of surrogates against the stochastic depth of the "
-            "teacher's training, beside untrained models",
-        ),
-        "R² and ε measure an error against the variance and the size of a teacher's own states. A teacher whose "
-        "states vary less from image to image, or move less in depth, is easier on both, so compare them between "
-        "teachers with care.\n",
-    ]
-
-
 def recurrence(results: Results) -> list[str]:
     """Return the section on the number of blocks."""
     found = results["recurrence"]
@@ -145,6 +95,7 @@ def ablation(results: Results) -> list[str]:
     """Return the section on the parts of the training."""
     found = results["ablation"]
     ways = found["settings"]["ways"]
+    heads = results["head"]["values"]
     total = sum(next(iter(ways.values()))["steps"])
     return [
         "## Parts of the training\n",
@@ -152,4 +103,7 @@ def ablation(results: Results) -> list[str]:
         "first stage has all steps; until “+ errors over the variance” errors are plain, with AdamW at a rate of "
         "0.004 throughout. The last two rows each change one thing of the defaults.\n",
         table(["", *SCORES], [[way, *scores(fits)] for way, fits in found["values"].items()]),
+        "With the defaults, cut short, and a head trained anew on the surrogate's class tokens, a logistic regression, "
+        f"{spread(of(heads, 'surrogate_probe_accuracy'))} are classified correctly; through the model's own head "
+        f"{spread(of(heads, 'surrogate_accuracy'))} ({seeds(results, 'head')}).\n",
     ]
