@@ -111,8 +111,8 @@ def convergence(
     References
     ----------
     Alignment and angular speed: Jacobs et al., Block-Recurrent Dynamics in Vision Transformers, arXiv:2512.19941.
-    Turning: Trajectory Geometry of Transformer Representations Across Layers, arXiv:2606.09287. Chord formula: Kahan,
-    How Futile are Mindless Assessments of Roundoff in Floating-Point Computation?, 2006, §12.
+    Turning: Pandey & Singh 2026, Trajectory Geometry of Transformer Representations Across Layers, arXiv:2606.09287.
+    Chord formula: Kahan 2006, How Futile are Mindless Assessments of Roundoff in Floating-Point Computation?, §12.
 
     Examples
     --------

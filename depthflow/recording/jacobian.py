@@ -134,7 +134,7 @@ def jacobian(
     References
     ----------
     Golub & Kahan 1965, doi:10.1137/0702016. Hutchinson 1990, doi:10.1080/03610919008812866. Henrici 1962,
-    doi:10.1007/BF01386294. Jacobians along the residual stream: arXiv:2605.14258.
+    doi:10.1007/BF01386294. Jacobians along the residual stream: Fernando & Guitchounts 2026, arXiv:2605.14258.
 
     Examples
     --------

@@ -219,8 +219,8 @@ class Replayer:
                 raise ReplayError(
                     f"{self._what} calls each block on several paths at once, but {replay.calls[number - 1].name!r} "
                     f"then {problem}. Samples act on each other, or the block depends on the size of the batch or on "
-                    "what is not among its arguments. Pass blocks=[…] with modules that depend on their arguments and "
-                    "each sample alone."
+                    "what is not among its arguments. Turn off caches, or pass blocks=[…] with modules that depend on "
+                    "their arguments and each sample alone."
                 )
 
     def _require_finite(self, replay: Replay) -> None:

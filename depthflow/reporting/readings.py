@@ -49,7 +49,8 @@ READINGS: Mapping[str, str] = {
     ),
     "jacobian": (
         "Above the dotted line at 1 a small change of direction grows, below it shrinks. A map may shrink changes in "
-        "the mean over directions and still stretch one of them, so both are drawn."
+        "the mean over directions and still stretch one of them, so both are drawn. Where states grow, every change of "
+        "direction shrinks by the ratio of the norms before and after the block, whatever the block does otherwise."
     ),
     "swap_blocks": (
         "Each cell is the effect of one block put in another's place; the squares are the phases. Neighbouring blocks "
