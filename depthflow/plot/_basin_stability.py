@@ -59,8 +59,8 @@ def basin_stability(
     >>> shares = {"basin_stability": [1.0, 0.6], "low": [0.8, 0.4], "high": [1.0, 0.8]}
     >>> ds = xr.Dataset({name: ("basin", values) for name, values in shares.items()})
     >>> ax = depthflow.plot.basin_stability(ds)
-    >>> ax.get_ylim()
-    (0.0, 1.03)
+    >>> ax.containers[0].lines[0].get_ydata().tolist()
+    [1.0, 0.6]
     """
     shown: list[tuple[xr.Dataset, str, dict[str, Any]]]
     shown = [(ds, label, {"color": INK, "elinewidth": LINE_WIDTH, "zorder": 3})]

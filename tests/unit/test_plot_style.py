@@ -189,4 +189,5 @@ def test_importing_plot_loads_no_matplotlib_until_a_function_is_used():
 
 def test_what_plot_offers_is_listed():
     of_states = {"agreement", "basins", "coherence", "convergence", "dmd", "similarity", "update_spectra"}
-    assert set(plot.__all__) == of_states | {"jacobian", "perturb", "recurrence_curve", "surrogate", "swap_blocks"}
+    of_models = {"basin_stability", "jacobian", "perturb", "recurrence_curve", "surrogate", "swap_blocks"}
+    assert set(plot.__all__) == of_states | of_models
