@@ -21,9 +21,13 @@ BESIDE = 0.16
 
 
 def basin_stability(
-    ds: xr.Dataset, *, null: xr.Dataset | None = None, label: str = "observed", null_label: str = "null",
+    ds: xr.Dataset,
+    *,
+    null: xr.Dataset | None = None,
+    label: str = "observed",
+    null_label: str = "null",
     ax: Axes | None = None,
-) -> Axes:  # fmt: skip
+) -> Axes:
     """Draw the share of pushed paths that end in their own basin, for each basin, with its 95 % interval.
 
     A bar across each share shows, where the result has it, the share if no later block answered to the push: only
